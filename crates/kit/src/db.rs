@@ -1,0 +1,130 @@
+//! PostgreSQL for one service: a pool on its own schema, its migrations, and transactions whose commit wakes the outbox relay.
+
+use std::ops::{Deref, DerefMut};
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tokio::sync::Notify;
+
+/// Tables that [`crate::messaging`] and [`crate::idempotency`] keep in every service's schema.
+static KIT_MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long a request waits for a free connection before it answers UNAVAILABLE.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A statement longer than this is a bug; it is ended rather than left to pile up.
+const STATEMENT_TIMEOUT: &str = "15s";
+/// A transaction left open by a lost client gives up its locks after this.
+const IDLE_TRANSACTION_TIMEOUT: &str = "30s";
+
+/// A service's own schema.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    committed: Arc<Notify>,
+}
+
+impl Db {
+    /// A pool of at most `connections` on `schema`. Connects on first use, so that a service can start before its database.
+    pub fn new(url: &str, schema: &str, connections: u32) -> anyhow::Result<Self> {
+        let options = PgConnectOptions::from_str(url)
+            .context("DATABASE_URL must look like postgres://user:password@host:5432/database")?
+            .application_name(schema)
+            .options([
+                ("search_path", format!("{schema},extensions").as_str()),
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                ("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT),
+                ("timezone", "UTC"),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
+        Ok(Self { pool, committed: Arc::new(Notify::new()) })
+    }
+
+    /// Brings the schema to this build's state: the kit's own tables first, then the service's.
+    pub async fn migrate(&self, service: &Migrator) -> anyhow::Result<()> {
+        let mut kit = Migrator::with_migrations(KIT_MIGRATIONS.iter().cloned().collect());
+        kit.dangerous_set_table_name("_kit_migrations");
+        kit.run(&self.pool).await.context("the kit's migrations")?;
+        service.run(&self.pool).await.context("the service's migrations")?;
+        Ok(())
+    }
+
+    /// The pool, for reads that need no transaction.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Opens a transaction.
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        Ok(Tx { inner: self.pool.begin().await?, committed: self.committed.clone() })
+    }
+
+    /// Rings after each commit in this process.
+    pub(crate) fn committed(&self) -> &Notify {
+        &self.committed
+    }
+
+    /// One round trip, for readiness.
+    pub async fn ping(&self) -> sqlx::Result<()> {
+        sqlx::query("select 1").execute(&self.pool).await.map(drop)
+    }
+}
+
+/// A transaction; rolled back when dropped.
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Postgres>,
+    committed: Arc<Notify>,
+}
+
+impl Tx {
+    /// Commits and wakes the outbox relay.
+    pub async fn commit(self) -> sqlx::Result<()> {
+        self.inner.commit().await?;
+        self.committed.notify_one();
+        Ok(())
+    }
+
+    /// Rolls back and waits until the server has done so.
+    pub async fn rollback(self) -> sqlx::Result<()> {
+        self.inner.rollback().await
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
+/// Whether `error` means that the database cannot be reached or is shutting down, rather than that a statement was wrong.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Classes 08 (connection), 53 (resources), 57P (shutdown, crash): PostgreSQL, appendix A.
+        sqlx::Error::Database(e) => {
+            e.code().is_some_and(|c| c.starts_with("08") || c.starts_with("53") || c.starts_with("57P"))
+        }
+        _ => false,
+    }
+}
