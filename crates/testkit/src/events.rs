@@ -1,0 +1,67 @@
+//! Events in tests: telling one as another service's outbox would, and reading what a service told.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::{self, stream};
+use futures::StreamExt as _;
+use kit::ids::EventId;
+use kit::messaging;
+use prost::{Message, Name};
+use uuid::Uuid;
+
+/// Publishes `event` of `context` about `aggregate`, as that service's relay would. Answers the event's id.
+pub async fn publish<E: Message + Name>(
+    nats: &async_nats::Client,
+    context: &str,
+    aggregate: impl Into<Uuid>,
+    version: i64,
+    event: &E,
+) -> EventId {
+    let js = messaging::jetstream(nats.clone());
+    ensure(&js, context).await;
+    let id = EventId::new();
+    let mut headers = HeaderMap::new();
+    headers.insert(messaging::EVENT_ID, id.to_string());
+    headers.insert(messaging::AGGREGATE_ID, aggregate.into().to_string());
+    headers.insert(messaging::AGGREGATE_VERSION, version.to_string());
+    headers.insert(messaging::TIME, kit::clock::Clock::System.now().to_rfc3339());
+    let ack = js.publish_with_headers(E::full_name(), headers, event.encode_to_vec().into()).await;
+    ack.expect("sent").await.expect("kept");
+    id
+}
+
+/// The first `count` events of type `E` that `context` told, waiting for them; fails the test when they do not come.
+pub async fn collect<E: Message + Name + Default>(
+    nats: &async_nats::Client,
+    context: &str,
+    count: usize,
+) -> Vec<E> {
+    let js = messaging::jetstream(nats.clone());
+    ensure(&js, context).await;
+    let stream = js.get_stream(messaging::stream_name(context)).await.expect("just made");
+    let config = pull::Config {
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::None,
+        filter_subject: E::full_name(),
+        ..Default::default()
+    };
+    let consumer = stream.create_consumer(config).await.expect("a consumer");
+    let messages = consumer.messages().await.expect("messages");
+    let read =
+        messages.map(|m| E::decode(m.expect("a message").payload.clone()).expect("its own type")).take(count);
+    tokio::time::timeout(crate::SOON, read.collect())
+        .await
+        .unwrap_or_else(|_| panic!("{context} did not tell {count} x {}", E::full_name()))
+}
+
+/// The stream as its owner makes it, for tests in which the owner does not run.
+async fn ensure(js: &jetstream::Context, context: &str) {
+    let config = stream::Config {
+        name: messaging::stream_name(context),
+        subjects: vec![format!("clinic.{context}.>")],
+        ..Default::default()
+    };
+    if js.get_stream(&config.name).await.is_err() {
+        js.create_stream(config).await.expect("a stream");
+    }
+}
