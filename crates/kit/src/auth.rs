@@ -175,8 +175,9 @@ pub fn authorize(
         return Ok(None);
     }
     let Some(rule) = rule(path) else {
-        // Unknown methods fall through to the router, which answers UNIMPLEMENTED; known ones without a rule do not exist.
-        return Ok(None);
+        // No such method, or one that the contract forgot to give a rule: nobody may call it.
+        let message = format!("there is no method {path}; the contract's methods are listed by reflection");
+        return Err(Fault::new(Code::Unimplemented, "NO_SUCH_METHOD", message).into_status(DOMAIN));
     };
     let Some(authorization) = authorization else {
         return if rule.anyone {

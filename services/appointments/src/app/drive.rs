@@ -1,0 +1,203 @@
+//! From a hold to a booking: the saga around the co-pay, and the workers that finish what a crash or an outage left open.
+//!
+//! Every step is decided by what the database says, so any replica may take the next one. Billing's answer is asked for outside
+//! of transactions and under one attempt id, so that asking twice gives one authorization.
+
+use std::time::{Duration, Instant};
+
+use kit::deadline;
+use kit::fields::{date, timestamp};
+use kit::ids::{AppointmentId, ChargeId};
+use kit::status::Error as KitError;
+use proto::clinic::billing::v1::{AuthorizeCopayRequest, ChargeState};
+use sqlx::PgConnection;
+
+use super::{App, Booked, expire, step};
+use crate::domain::{Copay, Reservation, State};
+use crate::error::Error;
+use crate::ports::Authorization;
+use crate::{events, store};
+
+/// Pause before an authorization whose outcome is unknown is asked about again.
+const RETRY_SECS: f64 = 2.0;
+/// How often the workers look; a forgotten booking waits at most this and its lease.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Rows that one look takes.
+const BATCH: i64 = 100;
+/// How often a waiting duplicate of a call looks whether the first has ended.
+const SETTLE_EVERY: Duration = Duration::from_millis(25);
+/// How long it waits before it answers with what there is.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+
+impl App {
+    /// Drives a booking in a task of its own, so that it goes on when the caller leaves.
+    pub(super) async fn drive_to_end(&self, id: AppointmentId) -> Result<Booked, Error> {
+        let app = self.clone();
+        let task = tokio::spawn(async move { app.drive(id).await });
+        task.await.map_err(|e| Error::Kit(KitError::internal(e)))?
+    }
+
+    /// One pass over an open booking: ask billing where a co-pay is due, then confirm, or note why not.
+    async fn drive(&self, id: AppointmentId) -> Result<Booked, Error> {
+        let row = self.load(id).await?;
+        let (State::Held, Some(attempt)) = (row.state, row.attempt_id) else { return Ok(row.into()) };
+        if row.copay == Copay::NotRequired {
+            return Ok(self.confirm(id, Copay::NotRequired, None).await?.into());
+        }
+        let request = AuthorizeCopayRequest {
+            request_id: attempt.to_string(),
+            appointment_id: id.to_string(),
+            patient_id: row.patient_id.to_string(),
+            clinic_id: row.clinic_id.to_string(),
+            service_type_id: row.service_type_id.to_string(),
+            visit_start_time: Some(timestamp(row.start)),
+            visit_date: Some(date(row.visit_date)),
+            payment_method_id: row.payment_method_id.map(|m| m.to_string()).unwrap_or_default(),
+            authorize_by: row.hold_expires_at.map(timestamp),
+            off_session: false,
+        };
+        match self.billing.authorize(request).await {
+            Authorization::Charge(charge) => {
+                let charge_id = charge.id.parse().ok();
+                match charge.state() {
+                    ChargeState::Authorized => {
+                        Ok(self.confirm(id, Copay::Authorized, charge_id).await?.into())
+                    }
+                    ChargeState::RequiresAction => {
+                        let row = self.note(id, Copay::ActionRequired, charge_id, None).await?;
+                        Ok(Booked { row, client_secret: charge.client_secret })
+                    }
+                    // Everything else is undecided as far as this hold is concerned.
+                    _ => Ok(self.note(id, Copay::Pending, charge_id, Some(RETRY_SECS)).await?.into()),
+                }
+            }
+            Authorization::NotDue => Ok(self.confirm(id, Copay::NotRequired, None).await?.into()),
+            Authorization::Declined(decline_code) => {
+                self.note(id, Copay::Declined, None, None).await?;
+                Err(Error::PaymentDeclined { hold: id, decline_code })
+            }
+            Authorization::HoldExpired => {
+                let mut tx = self.db.begin().await?;
+                self.end_if_over(&mut tx, id).await?;
+                tx.commit().await?;
+                Err(Error::HoldExpired)
+            }
+            Authorization::Refused(status) => {
+                self.note(id, Copay::Pending, None, None).await?;
+                Err(Error::Remote(status))
+            }
+            Authorization::Unknown => Ok(self.note(id, Copay::Pending, None, Some(RETRY_SECS)).await?.into()),
+        }
+    }
+
+    /// HELD becomes BOOKED, unless the hold's time is up by the shared clock. Whoever is second finds it done.
+    async fn confirm(
+        &self,
+        id: AppointmentId,
+        copay: Copay,
+        charge: Option<ChargeId>,
+    ) -> Result<Reservation, Error> {
+        let mut tx = self.db.begin().await?;
+        let row = self.confirm_in(&mut tx, id, copay, charge).await;
+        tx.commit().await?;
+        row
+    }
+
+    /// As [`App::confirm`], in a transaction of the caller's. An expired hold is ended in it, and told.
+    pub(crate) async fn confirm_in(
+        &self,
+        tx: &mut PgConnection,
+        id: AppointmentId,
+        copay: Copay,
+        charge: Option<ChargeId>,
+    ) -> Result<Reservation, Error> {
+        let Some(mut row) = self.end_if_over(tx, id).await? else { return Err(Error::HoldExpired) };
+        match row.state {
+            State::Booked => return Ok(row),
+            State::Expired | State::Declined => return Err(Error::HoldExpired),
+            state if state != State::Held => return Err(Error::WrongState { id, state }),
+            _ => {}
+        }
+        step(&mut row, State::Booked)?;
+        row.copay = copay;
+        row.charge_id = charge.or(row.charge_id);
+        store::save(tx, &mut row, None, None).await?;
+        events::booked(tx, &row).await?;
+        Ok(row)
+    }
+
+    /// The locked row, after ending it when it is a hold whose time is up; `None` when it was ended just now.
+    async fn end_if_over(
+        &self,
+        tx: &mut PgConnection,
+        id: AppointmentId,
+    ) -> Result<Option<Reservation>, Error> {
+        let mut row = store::lock(tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
+        if row.state == State::Held && store::is_over(tx, row.hold_expires_at).await? {
+            expire(tx, &mut row).await?;
+            return Ok(None);
+        }
+        Ok(Some(row))
+    }
+
+    async fn note(
+        &self,
+        id: AppointmentId,
+        copay: Copay,
+        charge: Option<ChargeId>,
+        retry_in_secs: Option<f64>,
+    ) -> Result<Reservation, Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        store::note_copay(&mut conn, id, copay, charge, retry_in_secs).await?;
+        drop(conn);
+        self.load(id).await
+    }
+
+    /// Waits until nobody drives the booking any more, then answers how it stands.
+    pub(super) async fn settled(&self, id: AppointmentId) -> Result<Booked, Error> {
+        let end = Instant::now() + deadline::left(SETTLE_WITHIN);
+        loop {
+            let row = self.load(id).await?;
+            if row.state != State::Held || row.driven_until.is_none() || Instant::now() >= end {
+                return Ok(row.into());
+            }
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
+    }
+
+    /// Ends holds whose time is up and finishes bookings that nobody drives, until told to stop.
+    pub async fn work(self) {
+        let mut failing = false;
+        while self.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            match self.look_after().await {
+                Ok(()) => failing = false,
+                Err(error) if !failing => {
+                    tracing::warn!(%error, "holds and open bookings wait");
+                    failing = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn look_after(&self) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        for mut row in store::lock_stale(&mut tx, BATCH).await? {
+            expire(&mut tx, &mut row).await?;
+        }
+        tx.commit().await?;
+        let mut tx = self.db.begin().await?;
+        let left_open = store::take_over(&mut tx, BATCH).await?;
+        tx.commit().await?;
+        for id in left_open {
+            tracing::info!(%id, "finishing a booking that was left open");
+            let app = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = app.drive(id).await {
+                    tracing::info!(%id, %error, "a booking that was left open ended without one");
+                }
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The use cases. Each owns its transactions; no remote call is ever made inside one.
+
+mod book;
+mod drive;
+mod read;
+mod visit;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use kit::auth::Caller;
+use kit::clock::Clock;
+use kit::db::{Db, Tx};
+use kit::ids::{AppointmentId, PatientId};
+use kit::status::Error as KitError;
+use proto::clinic::auth::v1::Role;
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Reservation, State};
+use crate::error::Error;
+use crate::ports::{Billing, Patients, Scheduling};
+use crate::{events, store};
+
+pub use book::{Booked, Booking, Slot};
+pub use read::{Key, List};
+
+/// Everything the use cases need.
+#[derive(Clone)]
+pub struct App {
+    db: Db,
+    clock: Clock,
+    scheduling: Arc<dyn Scheduling>,
+    patients: Arc<dyn Patients>,
+    billing: Arc<dyn Billing>,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// The use cases on `db`, asking the other services through the ports.
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        scheduling: Arc<dyn Scheduling>,
+        patients: Arc<dyn Patients>,
+        billing: Arc<dyn Billing>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { db, clock, scheduling, patients, billing, stop }
+    }
+
+    /// The present instant, for what replicas do not race for.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// The row, locked, if it is the caller's to change and in the state it was read in.
+    async fn open(&self, caller: &Caller, id: AppointmentId, etag: &str) -> Result<(Tx, Reservation), Error> {
+        let mut tx = self.db.begin().await?;
+        let row = store::lock(&mut tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
+        caller.see(row.patient_id, id)?;
+        if !etag.is_empty() && etag != row.etag() {
+            return Err(KitError::EtagMismatch { kind: "Appointment" }.into());
+        }
+        Ok((tx, row))
+    }
+}
+
+/// Changes the state of a locked row, if the contract's diagram allows it.
+fn step(row: &mut Reservation, next: State) -> Result<(), Error> {
+    if !row.state.may_become(next) {
+        return Err(Error::WrongState { id: row.id, state: row.state });
+    }
+    row.state = next;
+    if !matches!(next, State::Held | State::Offered) {
+        row.hold_expires_at = None;
+    }
+    Ok(())
+}
+
+/// Ends a locked hold whose time is up, and tells.
+async fn expire(tx: &mut PgConnection, row: &mut Reservation) -> Result<(), Error> {
+    let declined = row.state == State::Held && row.copay == crate::domain::Copay::Declined;
+    step(row, if declined { State::Declined } else { State::Expired })?;
+    store::save(tx, row, None, None).await?;
+    events::released(tx, row).await?;
+    Ok(())
+}
+
+/// For whom a patient-facing call acts: the calling patient, or the one that staff names.
+fn patient_of(caller: &Caller, named: Option<PatientId>) -> Result<PatientId, Error> {
+    match (caller.only_patient(), named) {
+        (Some(own), None) => Ok(own),
+        (Some(own), Some(named)) => {
+            caller.see(named, named)?;
+            Ok(own)
+        }
+        (None, Some(named)) => Ok(named),
+        (None, None) => Err(KitError::invalid("patient_id", "is required: the UUID of a Patient").into()),
+    }
+}
+
+/// Staff may do what patients may not: choose a room, override a rule.
+fn staff_only(caller: &Caller) -> Result<(), Error> {
+    let staff = caller.is(Role::FrontDesk) || caller.is(Role::Admin);
+    if staff { Ok(()) } else { Err(KitError::RoleRequired.into()) }
+}

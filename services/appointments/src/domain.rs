@@ -1,0 +1,226 @@
+//! Appointments as values: states, what may follow what, and the rules that need no database.
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono_tz::Tz;
+use kit::ids::{
+    AppointmentId, ChargeId, ClinicId, FormId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId,
+};
+use uuid::Uuid;
+
+/// A hold keeps its slot this long.
+pub const HOLD_TTL_SECS: f64 = 300.0;
+/// A cancellation received at least this long before the start is timely.
+pub const TIMELY: TimeDelta = TimeDelta::hours(2);
+
+/// Where an appointment stands; the proto's `AppointmentState` explains each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(type_name = "appointments.state", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the contract explains each")]
+pub enum State {
+    Held,
+    Offered,
+    Booked,
+    Displaced,
+    CheckedIn,
+    Completed,
+    NoShow,
+    Cancelled,
+    Expired,
+    Released,
+    Declined,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Held,
+        Self::Offered,
+        Self::Booked,
+        Self::Displaced,
+        Self::CheckedIn,
+        Self::Completed,
+        Self::NoShow,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Released,
+        Self::Declined,
+    ];
+
+    /// Whether provider and room are taken in this state.
+    pub fn occupies(self) -> bool {
+        match self {
+            Self::Held | Self::Offered | Self::Booked | Self::Displaced | Self::CheckedIn => true,
+            Self::Completed
+            | Self::NoShow
+            | Self::Cancelled
+            | Self::Expired
+            | Self::Released
+            | Self::Declined => false,
+        }
+    }
+
+    /// Whether `next` may follow.
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Held => matches!(next, Self::Booked | Self::Expired | Self::Released | Self::Declined),
+            Self::Offered => matches!(next, Self::Booked | Self::Expired | Self::Released | Self::Declined),
+            Self::Booked => {
+                matches!(next, Self::Displaced | Self::CheckedIn | Self::NoShow | Self::Cancelled)
+            }
+            Self::Displaced => {
+                matches!(next, Self::Booked | Self::CheckedIn | Self::NoShow | Self::Cancelled)
+            }
+            Self::CheckedIn => next == Self::Completed,
+            Self::NoShow => next == Self::CheckedIn,
+            Self::Completed | Self::Cancelled | Self::Expired | Self::Released | Self::Declined => false,
+        }
+    }
+}
+
+/// Where the co-pay stands as far as the booking is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "appointments.copay", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the contract explains each")]
+pub enum Copay {
+    NotRequired,
+    Pending,
+    Authorized,
+    Declined,
+    ActionRequired,
+}
+
+/// A half-open stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First instant.
+    pub start: DateTime<Utc>,
+    /// First instant after it.
+    pub end: DateTime<Utc>,
+}
+
+/// One row: a hold, a booking, a visit.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the contract and the migration explain each")]
+pub struct Reservation {
+    pub id: AppointmentId,
+    pub version: i64,
+    pub state: State,
+    pub patient_id: PatientId,
+    pub service_type_id: ServiceTypeId,
+    pub clinic_id: ClinicId,
+    pub provider_id: ProviderId,
+    pub room_id: RoomId,
+    pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
+    pub occupied_start: DateTime<Utc>,
+    pub occupied_end: DateTime<Utc>,
+    pub visit_date: NaiveDate,
+    pub time_zone: String,
+    pub calendar_version: i64,
+    pub hold_expires_at: Option<DateTime<Utc>>,
+    pub intake_form_id: Option<FormId>,
+    pub fee_start: DateTime<Utc>,
+    pub copay: Copay,
+    pub charge_id: Option<ChargeId>,
+    pub payment_method_id: Option<PaymentMethodId>,
+    pub driven_until: Option<DateTime<Utc>>,
+    pub attempt_id: Option<Uuid>,
+    pub cancel_received_at: Option<DateTime<Utc>>,
+    pub cancelled_by_clinic: Option<bool>,
+    pub fee_due: bool,
+    pub checked_in_at: Option<DateTime<Utc>>,
+    pub closed_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub request_fingerprint: Option<Vec<u8>>,
+}
+
+impl Reservation {
+    /// Names this state of the row for optimistic updates.
+    pub fn etag(&self) -> String {
+        self.version.to_string()
+    }
+
+    /// Whether a cancellation that reached us at `received` comes in time.
+    pub fn timely(&self, received: DateTime<Utc>) -> bool {
+        self.fee_start - received >= TIMELY
+    }
+
+    /// Whether `now` is on the visit's own day at the clinic.
+    pub fn is_visit_day(&self, now: DateTime<Utc>) -> bool {
+        // The zone came from scheduling, which only knows zones of this same table.
+        let zone: Tz = self.time_zone.parse().unwrap_or(Tz::UTC);
+        now.with_timezone(&zone).date_naive() == self.visit_date
+    }
+}
+
+/// A reservation about to be made.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "as in Reservation")]
+pub struct NewReservation {
+    pub id: AppointmentId,
+    pub state: State,
+    pub patient_id: PatientId,
+    pub service_type_id: ServiceTypeId,
+    pub clinic_id: ClinicId,
+    pub visit: Span,
+    pub occupied: Span,
+    pub visit_date: NaiveDate,
+    pub time_zone: String,
+    pub intake_form_id: Option<FormId>,
+    pub copay: Copay,
+    pub payment_method_id: Option<PaymentMethodId>,
+    pub drive: bool,
+    pub request: Option<RequestKey>,
+}
+
+/// A caller's name for one booking call.
+#[derive(Clone, Debug)]
+pub struct RequestKey {
+    /// `sub` of the caller's token.
+    pub caller: String,
+    /// The caller's id for the call.
+    pub request_id: Uuid,
+    /// Hash of method and body.
+    pub fingerprint: Vec<u8>,
+}
+
+/// One of the rules that the database arbitrates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Conflict {
+    /// The provider is in another visit.
+    Provider,
+    /// The room is taken.
+    Room,
+    /// The patient is in another visit.
+    Patient,
+    /// The patient sees this provider less than 7 days from it.
+    SevenDays,
+    /// The patient has an open hold.
+    OpenHold,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_states_named_by_the_contract_follow_each_other() {
+        let allowed: Vec<_> = State::ALL
+            .into_iter()
+            .flat_map(|from| {
+                State::ALL.into_iter().filter(move |to| from.may_become(*to)).map(move |to| (from, to))
+            })
+            .collect();
+        assert_eq!(allowed.len(), 4 + 4 + 4 + 4 + 1 + 1);
+        assert!(allowed.iter().all(|(from, to)| from != to && *to != State::Held && *to != State::Offered));
+    }
+
+    #[test]
+    fn nothing_follows_an_ended_appointment_but_a_late_arrival() {
+        for state in State::ALL.into_iter().filter(|s| !s.occupies()) {
+            let next: Vec<_> = State::ALL.into_iter().filter(|to| state.may_become(*to)).collect();
+            assert_eq!(next, if state == State::NoShow { vec![State::CheckedIn] } else { vec![] });
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What appointments tells, and what it follows: calendars (so that a booking judged at an old version is judged again),
+//! patients (so that their existence is known without asking) and authorizations that came late.
+
+use async_trait::async_trait;
+use kit::fields::{date, timestamp};
+use kit::ids::ChargeId;
+use kit::messaging::inbox::{Handler, Incoming, Subscription};
+use kit::messaging::outbox;
+use kit::platform::Platform;
+use prost::Name as _;
+use proto::clinic::appointments::v1::{
+    AppointmentBooked, AppointmentCancelled, AppointmentFacts, CancelTimeliness, Cancellation, CancelledBy,
+    PatientCheckedIn, SlotHeld, SlotReleased, VisitCompleted, VisitOutcome,
+};
+use proto::clinic::billing::v1::CopayAuthorized;
+use proto::clinic::patients::v1::PatientChanged;
+use proto::clinic::scheduling::v1::CalendarChanged;
+use proto::google::r#type::Interval;
+use sqlx::PgConnection;
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::domain::{Copay, Reservation, State};
+use crate::error::Error;
+use crate::{NAME, grpc, store};
+
+fn facts(row: &Reservation) -> Option<AppointmentFacts> {
+    let interval =
+        |start, end| Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) });
+    Some(AppointmentFacts {
+        state: grpc::state(row.state) as i32,
+        patient_id: row.patient_id.to_string(),
+        service_type_id: row.service_type_id.to_string(),
+        clinic_id: row.clinic_id.to_string(),
+        provider_id: row.provider_id.to_string(),
+        room_id: row.room_id.to_string(),
+        interval: interval(row.start, row.end),
+        occupied_interval: interval(row.occupied_start, row.occupied_end),
+        visit_date: Some(date(row.visit_date)),
+        time_zone: row.time_zone.clone(),
+        copay_required: row.copay != Copay::NotRequired,
+        intake_form_id: row.intake_form_id.map(|f| f.to_string()).unwrap_or_default(),
+    })
+}
+
+/// A slot was taken: held, or booked at once.
+pub(crate) async fn taken(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+    if row.state == State::Booked {
+        return booked(tx, row).await;
+    }
+    let event = SlotHeld {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        hold_expire_time: row.hold_expires_at.map(timestamp),
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// A visit is booked.
+pub(crate) async fn booked(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+    let event = AppointmentBooked {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        charge_id: row.charge_id.map(|c| c.to_string()).unwrap_or_default(),
+        waitlist_entry_id: String::new(),
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// A hold ended without a booking.
+pub(crate) async fn released(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+    let event =
+        SlotReleased { appointment_id: row.id.to_string(), version: row.version, appointment: facts(row) };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// How an appointment was called off; `None` when it was not.
+pub(crate) fn cancellation(row: &Reservation) -> Option<Cancellation> {
+    let received = row.cancel_received_at?;
+    let by = if row.cancelled_by_clinic? { CancelledBy::Clinic } else { CancelledBy::Patient };
+    let timeliness = if row.timely(received) { CancelTimeliness::Timely } else { CancelTimeliness::Late };
+    Some(Cancellation {
+        cancelled_by: by as i32,
+        timeliness: timeliness as i32,
+        received_time: Some(timestamp(received)),
+        fee_due: row.fee_due,
+    })
+}
+
+/// A visit was called off.
+pub(crate) async fn cancelled(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+    let event = AppointmentCancelled {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        cancellation: cancellation(row),
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// The patient is here.
+pub(crate) async fn checked_in(
+    tx: &mut PgConnection,
+    row: &Reservation,
+    after_no_show: bool,
+) -> sqlx::Result<()> {
+    let event = PatientCheckedIn {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        check_in_time: row.checked_in_at.map(timestamp),
+        after_no_show,
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// A visit was closed.
+pub(crate) async fn completed(
+    tx: &mut PgConnection,
+    row: &Reservation,
+    outcome: VisitOutcome,
+) -> sqlx::Result<()> {
+    let event = VisitCompleted {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        outcome: outcome as i32,
+        close_time: row.closed_at.map(timestamp),
+        fee_due: row.fee_due,
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// Applies what the other services tell.
+struct Follower(App);
+
+/// Follows calendars, patients and authorizations until the platform stops.
+pub(crate) fn follow(platform: &Platform, app: &App) {
+    let follower = Arc::new(Follower(app.clone()));
+    for (context, subject) in [
+        ("scheduling", CalendarChanged::full_name()),
+        ("patients", PatientChanged::full_name()),
+        ("billing", CopayAuthorized::full_name()),
+    ] {
+        let subscription = Subscription { context, consumer: NAME, subjects: vec![subject] };
+        platform.follow(subscription, follower.clone());
+    }
+}
+
+#[async_trait]
+impl Handler for Follower {
+    async fn handle(&self, tx: &mut PgConnection, event: &Incoming) -> anyhow::Result<()> {
+        if let Some(changed) = event.decode::<CalendarChanged>()? {
+            store::see_calendar(tx, changed.provider_id.parse()?, changed.version).await?;
+        }
+        if let Some(changed) = event.decode::<PatientChanged>()? {
+            store::see_patient(tx, changed.patient_id.parse()?).await?;
+        }
+        if let Some(authorized) = event.decode::<CopayAuthorized>()? {
+            let charge: ChargeId = authorized.charge_id.parse()?;
+            let id = authorized.appointment_id.parse()?;
+            match self.0.confirm_in(tx, id, Copay::Authorized, Some(charge)).await {
+                // The usual case: the caller who asked for the authorization has confirmed already, or the hold has ended.
+                Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,488 @@
+//! All SQL of appointments. Functions take a connection, so that the caller owns the transaction.
+
+use chrono::{DateTime, Utc};
+use kit::auth::Caller;
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId};
+use sqlx::PgConnection;
+use sqlx::postgres::types::PgRange;
+use uuid::Uuid;
+
+use crate::domain::{Conflict, Copay, HOLD_TTL_SECS, NewReservation, RequestKey, Reservation, Span, State};
+
+/// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
+const DRIVE_LEASE_SECS: f64 = 15.0;
+
+/// `query_as!` for whole reservations: the columns are spelled once.
+macro_rules! reservations {
+    ($tail:literal $(, $bind:expr)* $(,)?) => {
+        sqlx::query_as!(
+            Reservation,
+            r#"select r.id as "id: AppointmentId", r.version, r.state as "state: State",
+                      r.patient_id as "patient_id: PatientId", r.service_type_id as "service_type_id: _",
+                      r.clinic_id as "clinic_id: ClinicId", r.provider_id as "provider_id: ProviderId",
+                      r.room_id as "room_id: RoomId", lower(r.visit) as "start!", upper(r.visit) as "end!",
+                      lower(r.occupied) as "occupied_start!", upper(r.occupied) as "occupied_end!",
+                      r.visit_date, r.time_zone, r.calendar_version, r.hold_expires_at,
+                      r.intake_form_id as "intake_form_id: _", r.fee_start, r.copay as "copay: Copay",
+                      r.charge_id as "charge_id: _", r.payment_method_id as "payment_method_id: _",
+                      r.driven_until, r.attempt_id, r.cancel_received_at, r.cancelled_by_clinic, r.fee_due,
+                      r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.request_fingerprint
+               from appointments.reservation r "# + $tail
+            $(, $bind)*
+        )
+    };
+}
+
+/// One appointment.
+pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
+    reservations!("where r.id = $1", id.uuid()).fetch_optional(conn).await
+}
+
+/// One appointment, locked until the transaction ends.
+pub async fn lock(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
+    reservations!("where r.id = $1 for update of r", id.uuid()).fetch_optional(conn).await
+}
+
+/// The appointment that a booking call made or confirmed.
+pub async fn of_request(
+    conn: &mut PgConnection,
+    caller: &str,
+    request_id: Uuid,
+) -> sqlx::Result<Option<Reservation>> {
+    reservations!("where r.request_caller = $1 and r.request_id = $2", caller, request_id)
+        .fetch_optional(conn)
+        .await
+}
+
+/// What a list asks for. Empty filters match all.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Only this patient's.
+    pub patient: Option<PatientId>,
+    /// Only at this clinic.
+    pub clinic: Option<ClinicId>,
+    /// Only with this provider.
+    pub provider: Option<ProviderId>,
+    /// Only those whose visit overlaps it.
+    pub from: Option<DateTime<Utc>>,
+    /// See `from`.
+    pub until: Option<DateTime<Utc>>,
+    /// Only in these states.
+    pub states: Vec<State>,
+}
+
+/// Appointments by (start, id), after the key `after`.
+pub async fn list(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    latest_first: bool,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<Reservation>> {
+    let (after_start, after_id) = after.unzip();
+    let (patient, clinic, provider) = (
+        filter.patient.map(PatientId::uuid),
+        filter.clinic.map(ClinicId::uuid),
+        filter.provider.map(ProviderId::uuid),
+    );
+    if latest_first {
+        reservations!(
+            r#"where ($1::uuid is null or r.patient_id = $1) and ($2::uuid is null or r.clinic_id = $2)
+                 and ($3::uuid is null or r.provider_id = $3)
+                 and r.visit && tstzrange($4, $5) and r.state = any($6)
+                 and ($7::timestamptz is null or (lower(r.visit), r.id) < ($7, $8::uuid))
+               order by lower(r.visit) desc, r.id desc limit $9"#,
+            patient,
+            clinic,
+            provider,
+            filter.from,
+            filter.until,
+            &filter.states as &[State],
+            after_start,
+            after_id,
+            limit
+        )
+        .fetch_all(conn)
+        .await
+    } else {
+        reservations!(
+            r#"where ($1::uuid is null or r.patient_id = $1) and ($2::uuid is null or r.clinic_id = $2)
+                 and ($3::uuid is null or r.provider_id = $3)
+                 and r.visit && tstzrange($4, $5) and r.state = any($6)
+                 and ($7::timestamptz is null or (lower(r.visit), r.id) > ($7, $8::uuid))
+               order by lower(r.visit), r.id limit $9"#,
+            patient,
+            clinic,
+            provider,
+            filter.from,
+            filter.until,
+            &filter.states as &[State],
+            after_start,
+            after_id,
+            limit
+        )
+        .fetch_all(conn)
+        .await
+    }
+}
+
+/// Holds whose time is up, locked: those that stand in the way of a slot.
+///
+/// What another transaction is ending at this moment is skipped; the insert that follows waits for it.
+pub async fn lock_stale_in_the_way(
+    conn: &mut PgConnection,
+    provider: ProviderId,
+    rooms: &[Uuid],
+    patient: PatientId,
+    occupied: Span,
+) -> sqlx::Result<Vec<Reservation>> {
+    reservations!(
+        r#"where r.state in ('held', 'offered') and r.hold_expires_at <= clock.now()
+             and ((r.provider_id = $1 and r.occupied && $4) or (r.room_id = any($2) and r.visit && $4)
+                  or r.patient_id = $3)
+           order by r.id for update of r skip locked"#,
+        provider.uuid(),
+        rooms,
+        patient.uuid(),
+        range(occupied)
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Holds whose time is up, locked, at most `limit`.
+pub async fn lock_stale(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Reservation>> {
+    reservations!(
+        r#"where r.state in ('held', 'offered') and r.hold_expires_at <= clock.now()
+           order by r.hold_expires_at limit $1 for update of r skip locked"#,
+        limit
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// The first of `rooms` that nobody has for `visit`.
+pub async fn first_free_room(
+    conn: &mut PgConnection,
+    rooms: &[Uuid],
+    visit: Span,
+) -> sqlx::Result<Option<RoomId>> {
+    sqlx::query_scalar!(
+        r#"select room as "room!: RoomId" from unnest($1::uuid[]) with ordinality as wanted(room, place)
+           where not exists (
+               select from appointments.reservation r
+               where r.room_id = wanted.room and r.visit && $2
+                 and r.state in ('held', 'offered', 'booked', 'displaced', 'checked_in'))
+           order by place limit 1"#,
+        rooms,
+        range(visit)
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Takes the time, or answers `None` when one of the database's rules says no.
+pub async fn insert(
+    conn: &mut PgConnection,
+    new: &NewReservation,
+    provider: ProviderId,
+    calendar_version: i64,
+    room: RoomId,
+) -> sqlx::Result<Option<Reservation>> {
+    let (caller, request_id, fingerprint) = match &new.request {
+        Some(RequestKey { caller, request_id, fingerprint }) => {
+            (Some(caller.as_str()), Some(*request_id), Some(fingerprint.as_slice()))
+        }
+        None => (None, None, None),
+    };
+    let inserted = sqlx::query!(
+        r#"insert into appointments.reservation
+               (id, state, patient_id, service_type_id, clinic_id, provider_id, room_id, visit, occupied, visit_date,
+                time_zone, calendar_version, hold_expires_at, intake_form_id, fee_start, copay, payment_method_id,
+                driven_until, attempt_id, request_caller, request_id, request_fingerprint)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+                   case when $2 = 'held'::appointments.state then clock.now() + make_interval(secs => $13) end,
+                   $14, $15, $16, $17,
+                   case when $18 then clock.now() + make_interval(secs => $19) end, case when $18 then $20::uuid end,
+                   $21, $22, $23)
+           on conflict do nothing"#,
+        new.id.uuid(),
+        new.state as State,
+        new.patient_id.uuid(),
+        new.service_type_id.uuid(),
+        new.clinic_id.uuid(),
+        provider.uuid(),
+        room.uuid(),
+        range(new.visit),
+        range(new.occupied),
+        new.visit_date,
+        new.time_zone,
+        calendar_version,
+        HOLD_TTL_SECS,
+        new.intake_form_id.map(|f| f.uuid()),
+        new.visit.start,
+        new.copay as Copay,
+        new.payment_method_id.map(PaymentMethodId::uuid),
+        new.drive,
+        DRIVE_LEASE_SECS,
+        Uuid::now_v7(),
+        caller,
+        request_id,
+        fingerprint
+    )
+    .execute(&mut *conn)
+    .await?;
+    if inserted.rows_affected() == 0 { Ok(None) } else { get(conn, new.id).await }
+}
+
+/// The second look after a refused insert: every rule that says no. Empty when the obstacle went away meanwhile.
+pub async fn conflicts(
+    conn: &mut PgConnection,
+    new: &NewReservation,
+    provider: ProviderId,
+    rooms: &[Uuid],
+) -> sqlx::Result<Vec<Conflict>> {
+    let row = sqlx::query!(
+        r#"with live as (
+               select * from appointments.reservation
+               where state in ('held', 'offered', 'booked', 'displaced', 'checked_in')
+                 and (provider_id = $1 or room_id = any($2) or patient_id = $3)
+           )
+           select exists (select from live where provider_id = $1 and occupied && $5) as "provider!",
+                  not exists (select from unnest($2::uuid[]) as wanted(room) where not exists (
+                      select from live where room_id = wanted.room and visit && $4)) as "room!",
+                  exists (select from live where patient_id = $3 and state <> 'offered' and visit && $4) as "patient!",
+                  exists (select from live where patient_id = $3 and provider_id = $1 and state <> 'offered'
+                            and daterange(visit_date, visit_date + 7) && daterange($6::date, $6::date + 7)) as "seven_days!",
+                  exists (select from live where patient_id = $3 and state = 'held') and $7 as "open_hold!""#,
+        provider.uuid(),
+        rooms,
+        new.patient_id.uuid(),
+        range(new.visit),
+        range(new.occupied),
+        new.visit_date,
+        new.state == State::Held
+    )
+    .fetch_one(conn)
+    .await?;
+    let broken = [
+        (row.provider, Conflict::Provider),
+        (row.room, Conflict::Room),
+        (row.patient, Conflict::Patient),
+        (row.seven_days, Conflict::SevenDays),
+        (row.open_hold, Conflict::OpenHold),
+    ];
+    Ok(broken.into_iter().filter(|(is, _)| *is).map(|(_, conflict)| conflict).collect())
+}
+
+/// The newest calendar version known of a provider, kept from changing until the transaction ends.
+pub async fn calendar_seen(conn: &mut PgConnection, provider: ProviderId) -> sqlx::Result<i64> {
+    let seen = sqlx::query_scalar!(
+        "select version from appointments.calendar_seen where provider_id = $1 for share",
+        provider.uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(seen.unwrap_or(0))
+}
+
+/// Notes a provider's calendar version; an older one changes nothing.
+pub async fn see_calendar(conn: &mut PgConnection, provider: Uuid, version: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into appointments.calendar_seen (provider_id, version) values ($1, $2)
+         on conflict (provider_id) do update set version = excluded.version where calendar_seen.version < excluded.version",
+        provider,
+        version
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// Whether a patient is known to exist.
+pub async fn patient_seen(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (select from appointments.patient_seen where patient_id = $1) as "seen!""#,
+        patient.uuid()
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Notes that a patient exists.
+pub async fn see_patient(conn: &mut PgConnection, patient: Uuid) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into appointments.patient_seen (patient_id) values ($1) on conflict do nothing",
+        patient
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// Writes a locked row back after its state changed, with the next version, and its history. `actor` is `None` for the suite itself.
+pub async fn save(
+    conn: &mut PgConnection,
+    row: &mut Reservation,
+    actor: Option<&Caller>,
+    override_reason: Option<&str>,
+) -> sqlx::Result<()> {
+    let saved = sqlx::query!(
+        r#"update appointments.reservation
+           set version = version + 1, state = $2, hold_expires_at = $3, copay = $4, charge_id = $5, driven_until = null,
+               cancel_received_at = $6, cancelled_by_clinic = $7, fee_due = $8, checked_in_at = $9, closed_at = $10,
+               updated_at = clock.now()
+           where id = $1 returning version, updated_at"#,
+        row.id.uuid(),
+        row.state as State,
+        row.hold_expires_at,
+        row.copay as Copay,
+        row.charge_id.map(ChargeId::uuid),
+        row.cancel_received_at,
+        row.cancelled_by_clinic,
+        row.fee_due,
+        row.checked_in_at,
+        row.closed_at
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    (row.version, row.updated_at, row.driven_until) = (saved.version, saved.updated_at, None);
+    remember(conn, row, actor, override_reason, &[]).await
+}
+
+/// Adds the row's present version to its history.
+pub async fn remember(
+    conn: &mut PgConnection,
+    row: &Reservation,
+    actor: Option<&Caller>,
+    override_reason: Option<&str>,
+    overridden: &[String],
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into appointments.change (reservation_id, version, state, actor, actor_role, visit, clinic_id, provider_id,
+                                          room_id, override_reason, overridden)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        row.id.uuid(),
+        row.version,
+        row.state as State,
+        actor.map(|a| a.subject.as_str()),
+        actor.and_then(|a| a.roles.first()).map(|r| *r as i32),
+        range(Span { start: row.start, end: row.end }),
+        row.clinic_id.uuid(),
+        row.provider_id.uuid(),
+        row.room_id.uuid(),
+        override_reason,
+        overridden
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// One step of an appointment's history.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the contract's AppointmentChange explains each")]
+pub struct Change {
+    pub version: i64,
+    pub state: State,
+    pub changed_at: DateTime<Utc>,
+    pub actor: Option<String>,
+    pub actor_role: Option<i32>,
+    pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
+    pub clinic_id: Uuid,
+    pub provider_id: Uuid,
+    pub room_id: Uuid,
+    pub override_reason: Option<String>,
+    pub overridden: Vec<String>,
+}
+
+/// An appointment's history, oldest first.
+pub async fn history(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Vec<Change>> {
+    sqlx::query_as!(
+        Change,
+        r#"select version, state as "state: State", changed_at, actor, actor_role, lower(visit) as "start!",
+                  upper(visit) as "end!", clinic_id, provider_id, room_id, override_reason, overridden
+           from appointments.change where reservation_id = $1 order by version"#,
+        id.uuid()
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Whether a hold's time is up, by the clock that all replicas share.
+pub async fn is_over(conn: &mut PgConnection, hold_expires_at: Option<DateTime<Utc>>) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"select coalesce($1 <= clock.now(), false) as "over!""#, hold_expires_at)
+        .fetch_one(conn)
+        .await
+}
+
+/// Makes this caller the one who drives the booking of a locked hold, as a new attempt; false when someone already does.
+pub async fn drive(
+    conn: &mut PgConnection,
+    id: AppointmentId,
+    payment_method: Option<PaymentMethodId>,
+    request: Option<&RequestKey>,
+) -> sqlx::Result<bool> {
+    let taken = sqlx::query!(
+        "update appointments.reservation
+         set driven_until = clock.now() + make_interval(secs => $2), attempt_id = $3, payment_method_id = $4,
+             copay = case when copay = 'not_required' then copay else 'pending' end,
+             request_caller = coalesce($5, request_caller), request_id = coalesce($6, request_id),
+             request_fingerprint = coalesce($7, request_fingerprint)
+         where id = $1 and (driven_until is null or driven_until <= clock.now())",
+        id.uuid(),
+        DRIVE_LEASE_SECS,
+        Uuid::now_v7(),
+        payment_method.map(PaymentMethodId::uuid),
+        request.map(|r| r.caller.as_str()),
+        request.map(|r| r.request_id),
+        request.map(|r| r.fingerprint.as_slice())
+    )
+    .execute(conn)
+    .await?;
+    Ok(taken.rows_affected() == 1)
+}
+
+/// Notes how an undecided authorization stands. `retry_in_secs` = a recovery worker asks again then; `None` = it is the patient's turn.
+pub async fn note_copay(
+    conn: &mut PgConnection,
+    id: AppointmentId,
+    copay: Copay,
+    charge: Option<ChargeId>,
+    retry_in_secs: Option<f64>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update appointments.reservation
+         set copay = $2, charge_id = coalesce($3, charge_id), updated_at = clock.now(),
+             driven_until = clock.now() + make_interval(secs => $4::float8)
+         where id = $1 and state = 'held'",
+        id.uuid(),
+        copay as Copay,
+        charge.map(ChargeId::uuid),
+        retry_in_secs
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// Bookings that nobody drives any more, taken over by this worker, at most `limit`.
+pub async fn take_over(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<AppointmentId>> {
+    sqlx::query_scalar!(
+        r#"update appointments.reservation set driven_until = clock.now() + make_interval(secs => $1)
+           where id in (
+               select id from appointments.reservation
+               where state = 'held' and driven_until <= clock.now() and hold_expires_at > clock.now()
+               order by driven_until limit $2 for update skip locked)
+           returning id as "id: AppointmentId""#,
+        DRIVE_LEASE_SECS,
+        limit
+    )
+    .fetch_all(conn)
+    .await
+}
+
+fn range(span: Span) -> PgRange<DateTime<Utc>> {
+    (span.start..span.end).into()
+}
