@@ -1,0 +1,166 @@
+//! Trouble by script: slow, lost and broken answers, and webhooks that come twice, late, shuffled or not at all.
+
+use std::{sync::Mutex, time::Duration};
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+/// Longest pause a script may ask for: ten minutes.
+const LONGEST_MS: u64 = 600_000;
+/// How long `act_then_timeout` stays silent when the script does not say: longer than any caller waits.
+const SILENCE_MS: u64 = 60_000;
+/// How long a `reorder_webhook` waits for another delivery to overtake it when the script does not say.
+const OVERTAKEN_MS: u64 = 1_000;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Trouble {
+    /// Wait `ms`, then act and answer as ever.
+    Latency,
+    /// Do nothing, wait `ms`, close the connection.
+    Drop,
+    /// Act, stay silent for `ms`, close the connection.
+    ActThenTimeout,
+    /// Act, then close the connection at once.
+    ActThenDrop,
+    /// Answer 500 without acting.
+    #[serde(rename = "error_500")]
+    Error500,
+    /// Deliver the webhook twice.
+    DuplicateWebhook,
+    /// Deliver the webhook `ms` later.
+    DelayWebhook,
+    /// Deliver the webhook after another one, or after `ms`.
+    ReorderWebhook,
+    /// Never deliver the webhook; it stays in the events list.
+    DropWebhook,
+}
+
+impl Trouble {
+    fn of_webhooks(self) -> bool {
+        match self {
+            Self::Latency | Self::Drop | Self::ActThenTimeout | Self::ActThenDrop | Self::Error500 => false,
+            Self::DuplicateWebhook | Self::DelayWebhook | Self::ReorderWebhook | Self::DropWebhook => true,
+        }
+    }
+}
+
+/// One scripted fault.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fault {
+    /// A call (`payment_intents.create`), an event (`payment_intent.succeeded`, `message.sent`), all of one noun
+    /// (`payment_intents.*`) or everything (`*`).
+    pub(crate) route: String,
+    pub(crate) kind: Trouble,
+    /// Milliseconds; each kind says what for.
+    #[serde(default)]
+    pub(crate) ms: Option<u64>,
+    /// How often it strikes before it is used up.
+    #[serde(default = "once")]
+    pub(crate) times: u32,
+}
+
+fn once() -> u32 {
+    1
+}
+
+impl Fault {
+    pub(crate) fn pause(&self) -> Duration {
+        let unsaid = match self.kind {
+            Trouble::ActThenTimeout => SILENCE_MS,
+            Trouble::ReorderWebhook => OVERTAKEN_MS,
+            _ => 0,
+        };
+        Duration::from_millis(self.ms.unwrap_or(unsaid))
+    }
+
+    fn concerns(&self, name: &str) -> bool {
+        match self.route.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => self.route == name,
+        }
+    }
+}
+
+/// The faults still to strike, oldest first.
+#[derive(Default)]
+pub(crate) struct Faults(Mutex<Vec<Fault>>);
+
+impl Faults {
+    /// Adds a fault, or says in a sentence what is wrong with it.
+    pub(crate) fn add(&self, fault: Fault) -> Result<(), String> {
+        if fault.times == 0 || fault.ms.is_some_and(|ms| ms > LONGEST_MS) {
+            return Err(format!("A fault strikes at least once and lasts at most {LONGEST_MS} ms."));
+        }
+        self.lock().push(fault);
+        Ok(())
+    }
+
+    pub(crate) fn list(&self) -> Vec<Fault> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// Uses up one strike of the oldest fault that concerns this webhook.
+    pub(crate) fn strike_webhook(&self, event: &str) -> Option<Fault> {
+        self.strike(event, true)
+    }
+
+    fn strike(&self, name: &str, webhook: bool) -> Option<Fault> {
+        let mut faults = self.lock();
+        let at = faults.iter().position(|f| f.kind.of_webhooks() == webhook && f.concerns(name))?;
+        faults[at].times -= 1;
+        let struck = faults[at].clone();
+        faults.retain(|fault| fault.times > 0);
+        Some(struck)
+    }
+
+    /// Runs one call under whatever fault is due for it; `broken` is the provider's own kind of 500.
+    pub(crate) async fn around(
+        &self,
+        name: &str,
+        broken: impl FnOnce() -> Response,
+        act: impl FnOnce() -> Response,
+    ) -> Response {
+        let Some(fault) = self.strike(name, false) else { return act() };
+        match fault.kind {
+            Trouble::Error500 => broken(),
+            Trouble::Drop => {
+                tokio::time::sleep(fault.pause()).await;
+                hang_up()
+            }
+            Trouble::ActThenTimeout | Trouble::ActThenDrop => {
+                act();
+                tokio::time::sleep(fault.pause()).await;
+                hang_up()
+            }
+            _ => {
+                tokio::time::sleep(fault.pause()).await;
+                act()
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Marks a response that must not be sent: the server closes the connection instead.
+#[derive(Clone, Copy)]
+pub(crate) struct HangUp;
+
+/// A response nobody receives.
+pub(crate) fn hang_up() -> Response {
+    let mut response = StatusCode::SERVICE_UNAVAILABLE.into_response();
+    response.extensions_mut().insert(HangUp);
+    response
+}

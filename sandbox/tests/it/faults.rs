@@ -1,0 +1,70 @@
+//! Calls that go wrong by script.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{AUTHORIZE, Sandbox, eventually, send};
+
+async fn intents(sandbox: &Sandbox) -> usize {
+    send(sandbox.look("/v1/payment_intents")).await.1["data"].as_array().map_or(0, Vec::len)
+}
+
+#[tokio::test]
+async fn a_dropped_call_does_nothing_and_is_not_answered() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "payment_intents.create", "kind": "drop" })).await;
+    let ask = || sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", "k");
+    ask().send().await.expect_err("the connection is closed");
+    assert_eq!(intents(&sandbox).await, 0);
+    assert_eq!(send(ask()).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_call_acts_and_is_not_answered_but_its_key_finds_the_answer() {
+    let sandbox = Sandbox::start().await;
+    for (kind, key) in [("act_then_drop", "k1"), ("act_then_timeout", "k2")] {
+        sandbox.fault(json!({ "route": "payment_intents.*", "kind": kind, "ms": 10 })).await;
+        let ask = || sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", key);
+        ask().send().await.expect_err("the connection is closed");
+        let answer = ask().send().await.unwrap();
+        assert_eq!(answer.headers()["idempotent-replayed"], "true");
+    }
+    assert_eq!(intents(&sandbox).await, 2);
+}
+
+#[tokio::test]
+async fn a_slow_call_acts_even_when_its_caller_has_left() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "payment_intents.create", "kind": "latency", "ms": 300 })).await;
+    let call = tokio::spawn(sandbox.pay("/v1/payment_intents", AUTHORIZE).send());
+    let struck = || async {
+        (send(sandbox.request(Method::GET, "/sandbox/faults")).await.1 == json!([])).then_some(())
+    };
+    eventually(struck).await;
+    call.abort();
+    eventually(|| async { (intents(&sandbox).await == 1).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_broken_call_says_500_and_does_nothing_as_often_as_told() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "*", "kind": "error_500", "times": 2 })).await;
+    for _ in 0..2 {
+        let (status, body) = send(sandbox.pay("/v1/payment_intents", AUTHORIZE)).await;
+        assert_eq!((status, body["error"]["type"].as_str()), (500, Some("api_error")));
+    }
+    assert_eq!(intents(&sandbox).await, 0);
+}
+
+#[tokio::test]
+async fn faults_are_listed_checked_and_cleared() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "*", "kind": "drop", "times": 9 })).await;
+    let (_, listed) = send(sandbox.request(Method::GET, "/sandbox/faults")).await;
+    assert_eq!(listed, json!([{ "route": "*", "kind": "drop", "ms": null, "times": 9 }]));
+    let post = |fault: Value| send(sandbox.request(Method::POST, "/sandbox/faults").json(&fault));
+    assert_eq!(post(json!({ "route": "*", "kind": "drop", "times": 0 })).await.0, 400);
+    assert_eq!(post(json!({ "route": "*", "kind": "flood" })).await.0, 422);
+    assert_eq!(send(sandbox.request(Method::DELETE, "/sandbox/faults")).await.0, 204);
+    assert_eq!(intents(&sandbox).await, 0);
+}
