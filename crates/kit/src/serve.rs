@@ -98,6 +98,8 @@ pub async fn health(
     stop: CancellationToken,
 ) -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
     let (reporter, service) = tonic_health::server::health_reporter();
+    // Until it has been judged once; the reporter itself would begin with SERVING.
+    reporter.set_service_status("", ServingStatus::NotServing).await;
     tokio::spawn(async move {
         loop {
             let status =

@@ -5,7 +5,7 @@
 //! Prometheus on every service's `/metrics`.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -29,7 +29,7 @@ use crate::messaging::inbox::Incoming;
 const LATENCY_BUCKETS_SECS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+static METRICS: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
 /// Flushes what is still to be exported when dropped.
 #[derive(Debug)]
@@ -73,21 +73,21 @@ pub fn init(config: &Telemetry, service: &'static str) -> anyhow::Result<Guard> 
     Ok(Guard(provider))
 }
 
-/// Installs the metrics registry; tests that start many services in one process may call it again.
+/// Installs the metrics registry; tests that start many services in one process may call it again, also at once.
 pub fn install_metrics() -> anyhow::Result<()> {
-    if METRICS.get().is_none() {
-        let handle = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS_SECS)?
-            .install_recorder()?;
-        let _ = METRICS.set(handle);
+    let mut installed = METRICS.lock().expect("no panic while the lock is held");
+    if installed.is_none() {
+        let builder = PrometheusBuilder::new();
+        let suffix = Matcher::Suffix("_seconds".to_owned());
+        *installed = Some(builder.set_buckets_for_metric(suffix, &LATENCY_BUCKETS_SECS)?.install_recorder()?);
     }
     Ok(())
 }
 
 /// The text that Prometheus scrapes.
 pub fn render_metrics() -> String {
-    METRICS
-        .get()
+    let handle = METRICS.lock().expect("no panic while the lock is held").clone();
+    handle
         .map(|handle| {
             handle.run_upkeep();
             handle.render()

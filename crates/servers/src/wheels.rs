@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use tokio::sync::mpsc;
 
 use crate::error::{Doing, Error, Result};
-use crate::user::ServerUser;
+use crate::user::{ServerUser, reachable_data_dir};
 
 /// Versions and hashes; the stamp of a finished install holds the same text.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -68,11 +68,16 @@ impl Wheels {
     }
 }
 
-/// `CLINIC_CACHE_DIR`, else `clinic-suite` in the user's cache folder; for root, whose own folders the servers' user
-/// cannot enter, else `/var/cache/clinic-suite`.
+/// `CLINIC_CACHE_DIR`; else `.clinic/cache` of the workspace this was built from, so that a clone leaves nothing outside
+/// itself (for root, whose own folders the servers' user cannot enter, its stand-in); else `clinic-suite` in the user's
+/// cache folder.
 pub fn default_cache_dir() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(CACHE_DIR_VARIABLE) {
         return Ok(named.into());
+    }
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    if let Some(root) = workspace.filter(|root| root.join("Cargo.toml").exists()) {
+        return Ok(reachable_data_dir(&root.join(".clinic"))?.join("cache"));
     }
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = ServerUser::find()?;

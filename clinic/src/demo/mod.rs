@@ -1,0 +1,122 @@
+//! The demo network: three clinics in two time zones, twelve providers, ten rooms, this year's holidays and 200 patients.
+//!
+//! Seeded over the suite's own RPCs, as a manager and a front desk would, so that what it shows is what the product does.
+//! Ids are derived from names: the same network comes out every time, and a seeding that was cut short goes on.
+
+mod network;
+mod people;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kit::auth::Issuer;
+use kit::client::Outbound;
+use kit::clock::Clock;
+use proto::clinic::auth::v1::Role;
+use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
+use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
+use proto::clinic::scheduling::v1::calendar_service_client::CalendarServiceClient;
+use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+/// Root of the demo's ids.
+const NAMESPACE: Uuid = Uuid::from_u128(0x5eed_c11a_1c00_4000_8000_0000_0000_0001);
+/// Calls under way at once while seeding.
+const AT_ONCE: usize = 16;
+/// The last thing that is made: when it is there, everything is.
+const LAST: &str = "patient/200";
+
+/// The id of a thing of the demo, such as `clinic/harbor` or `patient/1`.
+pub fn id(name: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+}
+
+/// Makes what is missing of the demo network behind the gateway at `url`. `progress` hears (done, of).
+pub async fn seed(
+    url: &str,
+    issuer: &Issuer,
+    now: DateTime<Utc>,
+    progress: impl Fn(usize, usize),
+) -> anyhow::Result<()> {
+    let token = issuer.sign("demo-seed", &[Role::Admin], Clock::System.now(), TimeDelta::hours(1))?;
+    let calls = Calls { channel: Outbound::bearing(url, token)? };
+    if calls.is_done().await? {
+        return Ok(());
+    }
+    // In this order, because each stage names what the one before made.
+    let mut stages = vec![network::catalog()];
+    stages.extend(network::calendars(now));
+    stages.extend([people::patients(), people::cards()]);
+    let of = stages.iter().map(Vec::len).sum();
+    let mut done = 0;
+    for stage in stages {
+        let mut running =
+            futures::stream::iter(stage).map(|step| calls.make(step)).buffer_unordered(AT_ONCE);
+        while running.try_next().await?.is_some() {
+            done += 1;
+            progress(done, of);
+        }
+    }
+    calls.make(people::last()).await
+}
+
+/// One call of the seeding. Each may be repeated: ids are fixed.
+enum Step {
+    Clinic(proto::clinic::scheduling::v1::CreateClinicRequest),
+    Room(proto::clinic::scheduling::v1::CreateRoomRequest),
+    ServiceType(proto::clinic::scheduling::v1::CreateServiceTypeRequest),
+    Provider(proto::clinic::scheduling::v1::CreateProviderRequest),
+    Template(proto::clinic::scheduling::v1::PutWeeklyTemplateRequest),
+    Blackout(proto::clinic::scheduling::v1::AddBlackoutRequest),
+    Fees(proto::clinic::billing::v1::SetFeeScheduleRequest),
+    Patient(proto::clinic::patients::v1::RegisterPatientRequest),
+    Card(proto::clinic::billing::v1::SavePaymentMethodRequest),
+}
+
+struct Calls {
+    channel: Outbound,
+}
+
+impl Calls {
+    async fn is_done(&self) -> anyhow::Result<bool> {
+        let request = proto::clinic::patients::v1::GetPatientRequest {
+            patient_id: id(LAST).to_string(),
+            view: proto::clinic::patients::v1::PatientView::Reference as i32,
+            break_glass_reason: people::REASON.to_owned(),
+            ..Default::default()
+        };
+        match PatientServiceClient::new(self.channel.clone()).get_patient(request).await {
+            Ok(_) => Ok(true),
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    async fn make(&self, step: Step) -> anyhow::Result<()> {
+        let catalog = || CatalogServiceClient::new(self.channel.clone());
+        let calendar = || CalendarServiceClient::new(self.channel.clone());
+        let billing = || BillingServiceClient::new(self.channel.clone());
+        let made = match step {
+            Step::Clinic(r) => catalog().create_clinic(r).await.map(drop),
+            Step::Room(r) => catalog().create_room(r).await.map(drop),
+            Step::ServiceType(r) => catalog().create_service_type(r).await.map(drop),
+            Step::Provider(r) => catalog().create_provider(r).await.map(drop),
+            Step::Template(r) => calendar().put_weekly_template(r).await.map(drop),
+            Step::Blackout(r) => calendar().add_blackout(r).await.map(drop),
+            Step::Fees(r) => billing().set_fee_schedule(r).await.map(drop),
+            Step::Patient(r) => {
+                PatientServiceClient::new(self.channel.clone()).register_patient(r).await.map(drop)
+            }
+            Step::Card(r) => billing().save_payment_method(r).await.map(drop),
+        };
+        made.or_else(there_already).map_err(|status| {
+            anyhow::anyhow!("{}: {}", kit::status::reason(&status), status.message())
+        })
+    }
+}
+
+/// A seeding that goes on where an earlier one was cut short meets its own work.
+fn there_already(status: Status) -> Result<(), Status> {
+    let etag = kit::status::reason(&status) == "ETAG_MISMATCH";
+    if status.code() == Code::AlreadyExists || etag { Ok(()) } else { Err(status) }
+}

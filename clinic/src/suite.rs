@@ -1,0 +1,239 @@
+//! The whole suite in one process: five services, the gateway and the sandbox providers, each on a port of its own and talking to
+//! the others over it, exactly as they do in separate processes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use kit::clock::Clock;
+use kit::config::{Identity, Service};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Connections of each service to PostgreSQL: five services and a few administrators stay far below the server's limit.
+const CONNECTIONS: u32 = 16;
+/// How long the suite may take to become ready before its start counts as failed.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// One port per server; 0 = any free one.
+#[derive(Args, Clone, Debug)]
+pub struct Ports {
+    /// Address to listen on.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
+    /// The gateway: the one public port.
+    #[arg(long = "port", env = "CLINIC_PORT", default_value_t = gateway::PORT)]
+    pub gateway: u16,
+    /// Scheduling.
+    #[arg(long = "scheduling-port", default_value_t = scheduling::PORT)]
+    pub scheduling: u16,
+    /// Appointments.
+    #[arg(long = "appointments-port", default_value_t = appointments::PORT)]
+    pub appointments: u16,
+    /// Patients.
+    #[arg(long = "patients-port", default_value_t = patients::PORT)]
+    pub patients: u16,
+    /// Billing.
+    #[arg(long = "billing-port", default_value_t = billing::PORT)]
+    pub billing: u16,
+    /// Notify.
+    #[arg(long = "notify-port", default_value_t = notify::PORT)]
+    pub notify: u16,
+    /// Sandbox payment and SMS providers.
+    #[arg(long = "sandbox-port", default_value_t = 8090)]
+    pub sandbox: u16,
+}
+
+impl Ports {
+    /// Free ports of the loopback.
+    pub fn free() -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            gateway: 0,
+            scheduling: 0,
+            appointments: 0,
+            patients: 0,
+            billing: 0,
+            notify: 0,
+            sandbox: 0,
+        }
+    }
+}
+
+/// What a suite stands on.
+pub struct Config {
+    /// The database as one service's role.
+    pub database_url: Box<dyn Fn(&str) -> String + Send + Sync>,
+    /// The broker.
+    pub nats_url: String,
+    /// Whose tokens are believed, and the services' own key.
+    pub identity: Identity,
+    /// Time.
+    pub clock: Clock,
+    /// Advances a simulated clock; `None` on the real one.
+    pub advance: Option<sandbox::Advance>,
+    /// Where the sandbox providers keep their records.
+    pub sandbox_dir: Option<PathBuf>,
+    /// Where to listen.
+    pub ports: Ports,
+}
+
+/// Where everything answers.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "one URL per server")]
+pub struct Urls {
+    pub gateway: String,
+    pub scheduling: String,
+    pub appointments: String,
+    pub patients: String,
+    pub billing: String,
+    pub notify: String,
+    pub sandbox: String,
+}
+
+/// A running suite.
+pub struct Suite {
+    /// Where everything answers.
+    pub urls: Urls,
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Suite {
+    /// Binds every port, then starts everything. Use [`Suite::ready`] before calling it.
+    pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let ports = &config.ports;
+        let bind = async |name: &str, port: u16| {
+            let listener = kit::platform::listen(SocketAddr::new(ports.host, port)).await;
+            let listener = listener.with_context(|| format!("{name} cannot start"))?;
+            let url = format!("http://{}", listener.local_addr()?);
+            anyhow::Ok((listener, url))
+        };
+        let (gateway_port, gateway) = bind("the gateway", ports.gateway).await?;
+        let (scheduling_port, scheduling) = bind("scheduling", ports.scheduling).await?;
+        let (appointments_port, appointments) = bind("appointments", ports.appointments).await?;
+        let (patients_port, patients) = bind("patients", ports.patients).await?;
+        let (billing_port, billing) = bind("billing", ports.billing).await?;
+        let (notify_port, notify) = bind("notify", ports.notify).await?;
+        let (sandbox_port, sandbox) = bind("the sandbox", ports.sandbox).await?;
+        let urls = Urls { gateway, scheduling, appointments, patients, billing, notify, sandbox };
+
+        let mut tasks = JoinSet::new();
+        let (clock, settings) = (&config.clock, sandbox_settings(&config, &urls));
+        tasks.spawn(sandbox::serve(sandbox_port, sandbox_config(&config, settings.clone()), stop.clone()));
+        let service = |name: &str| config.service(name);
+        let scheduling = scheduling::Config { service: service(scheduling::NAME) };
+        tasks.spawn(scheduling::run(scheduling_port, scheduling, clock.clone(), stop.clone()));
+        let appointments = appointments::Config {
+            service: service(appointments::NAME),
+            scheduling_url: urls.scheduling.clone(),
+            patients_url: urls.patients.clone(),
+            billing_url: urls.billing.clone(),
+        };
+        tasks.spawn(appointments::run(appointments_port, appointments, clock.clone(), stop.clone()));
+        let patients = patients::Config {
+            service: service(patients::NAME),
+            default_region: "US".parse().map_err(anyhow::Error::msg)?,
+        };
+        tasks.spawn(patients::run(patients_port, patients, clock.clone(), stop.clone()));
+        tasks.spawn(billing::run(
+            billing_port,
+            billing_config(service(billing::NAME), &urls, &settings),
+            clock.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(notify::run(
+            notify_port,
+            notify_config(service(notify::NAME), &urls, &settings),
+            clock.clone(),
+            stop.clone(),
+        ));
+        let gateway = gateway::Config {
+            scheduling_url: urls.scheduling.clone(),
+            appointments_url: urls.appointments.clone(),
+            patients_url: urls.patients.clone(),
+            billing_url: urls.billing.clone(),
+            notify_url: urls.notify.clone(),
+            reflection: true,
+            cors_origins: Default::default(),
+            public_url: None,
+        };
+        tasks.spawn(gateway::run(gateway_port, gateway, stop.clone()));
+        Ok(Self { urls, stop, tasks })
+    }
+
+    /// Waits until every service answers through the gateway, or one of them failed to start.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        let mut health = HealthClient::new(kit::client::channel(&self.urls.gateway)?);
+        let serving = async {
+            loop {
+                let answer = health.check(tonic_health::pb::HealthCheckRequest::default()).await;
+                if answer.is_ok_and(|a| a.into_inner().status() == ServingStatus::Serving) {
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = serving => Ok(()),
+            failed = self.tasks.join_next() => match failed {
+                Some(ended) => ended?.and_then(|()| Err(anyhow::anyhow!("a service stopped while starting"))),
+                None => Err(anyhow::anyhow!("nothing was started")),
+            },
+            () = tokio::time::sleep(READY_WITHIN) => {
+                Err(anyhow::anyhow!("the suite was not ready within {READY_WITHIN:?}; see the log above"))
+            }
+        }
+    }
+
+    /// Runs until it is stopped, or until one of its parts fails.
+    pub async fn run(&mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
+            if !self.stop.is_cancelled() {
+                self.stop.cancel();
+                return ended?.and_then(|()| Err(anyhow::anyhow!("a service stopped by itself")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops everything and waits for it.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn service(&self, name: &str) -> Service {
+        Service {
+            database_url: (self.database_url)(name),
+            database_connections: CONNECTIONS,
+            nats_url: self.nats_url.clone(),
+            identity: self.identity.clone(),
+        }
+    }
+}
+
+fn sandbox_settings(config: &Config, urls: &Urls) -> sandbox::Settings {
+    sandbox::Settings {
+        webhook_url: Some(format!("{}/webhooks/payments", urls.gateway)),
+        data_dir: config.sandbox_dir.clone(),
+        ..Default::default()
+    }
+}
+
+fn sandbox_config(config: &Config, settings: sandbox::Settings) -> sandbox::Config {
+    let clock = config.clock.clone();
+    sandbox::Config { settings, clock: Arc::new(move || clock.now()), advance: config.advance.clone() }
+}
