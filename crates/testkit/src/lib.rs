@@ -10,6 +10,10 @@
 )]
 
 mod events;
+#[cfg(feature = "suite")]
+pub mod network;
+#[cfg(feature = "suite")]
+pub mod suite;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -103,7 +107,7 @@ impl Servers {
 
     /// The database as the role of the service `name`.
     pub fn database_url(&self, name: &str) -> String {
-        format!("postgres://{name}:{PASSWORD}@127.0.0.1:{}/postgres", self.postgres.port())
+        database_url(self.postgres.port(), name)
     }
 
     /// Whose tokens are believed here.
@@ -138,6 +142,22 @@ impl Servers {
         self.advance(instant - self.clock.now()).await;
     }
 
+    /// What advances the clock, as the sandbox calls it.
+    #[cfg(feature = "suite")]
+    fn advancer(&self) -> sandbox::Advance {
+        let (offset, clock, admin) = (self.offset.clone(), self.clock.clone(), self.postgres.admin_url());
+        std::sync::Arc::new(move |secs| {
+            let (offset, clock, admin) = (offset.clone(), clock.clone(), admin.clone());
+            Box::pin(async move {
+                let ahead = offset.get() + TimeDelta::seconds(secs);
+                let mut admin = PgConnection::connect(&admin).await.map_err(|e| e.to_string())?;
+                kit::bootstrap::set_clock(&mut admin, ahead).await.map_err(|e| e.to_string())?;
+                offset.set(ahead);
+                Ok(clock.now())
+            })
+        })
+    }
+
     /// A token for `subject` in one role.
     pub fn token(&self, role: Role, subject: &str) -> String {
         self.issuer.sign(subject, &[role], Clock::System.now(), TimeDelta::hours(12)).unwrap()
@@ -147,6 +167,10 @@ impl Servers {
     pub fn client(&self, url: &str, role: Role, subject: &str) -> Outbound {
         Outbound::bearing(url, self.token(role, subject)).unwrap()
     }
+}
+
+fn database_url(port: u16, role: &str) -> String {
+    format!("postgres://{role}:{PASSWORD}@127.0.0.1:{port}/postgres")
 }
 
 /// A free port of this machine's loopback, and its URL.

@@ -81,7 +81,8 @@ impl App {
         if let Some(row) = self.replay(request.as_ref()).await? {
             return Ok(row);
         }
-        self.take(caller, slot, request, None, |_| Plan { state: State::Held, drive: false }).await
+        let plan = |_| Plan { state: State::Held, drive: false };
+        Ok(self.take(caller, slot, request, None, plan).await?.0)
     }
 
     /// Books a slot, held before or not. With a co-pay the answer may still be HELD; see the contract.
@@ -102,9 +103,13 @@ impl App {
                     state: if copay_due { State::Held } else { State::Booked },
                     drive: copay_due,
                 };
-                let row = self.take(caller, slot, booking.request, booking.payment_method, plan).await?;
+                let (row, fresh) =
+                    self.take(caller, slot, booking.request, booking.payment_method, plan).await?;
                 if row.state == State::Booked {
                     return Ok(row.into());
+                }
+                if !fresh {
+                    return self.settled(row.id).await;
                 }
                 row.id
             }
@@ -170,7 +175,7 @@ impl App {
     }
 
     /// Judges the slot, then takes it for the first provider and room that nobody has. `plan` says, from whether a co-pay is
-    /// due, what to insert.
+    /// due, what to insert. False beside the row = the same request, from another connection, was faster.
     async fn take(
         &self,
         caller: &Caller,
@@ -178,7 +183,7 @@ impl App {
         request: Option<RequestKey>,
         payment_method: Option<PaymentMethodId>,
         plan: impl Fn(bool) -> Plan,
-    ) -> Result<Reservation, Error> {
+    ) -> Result<(Reservation, bool), Error> {
         let patient = patient_of(caller, slot.patient)?;
         if slot.room.is_some() || !slot.override_reason.is_empty() {
             staff_only(caller)?;
@@ -194,12 +199,11 @@ impl App {
             let mut stale = false;
             for &(provider, calendar_version) in &judged.providers {
                 match self.try_take(caller, slot, &judged, provider, calendar_version).await? {
-                    Taken::Yes(row) => return Ok(*row),
+                    Taken::Yes(row) => return Ok((*row, true)),
                     Taken::Stale => stale = true,
                     Taken::No(conflicts) => {
-                        // The same request from another connection may just have won.
                         if let Some(row) = self.replay(request.as_ref()).await? {
-                            return Ok(row);
+                            return Ok((row, false));
                         }
                         let own = |c: &Conflict| {
                             matches!(c, Conflict::Patient | Conflict::OpenHold | Conflict::Room)
