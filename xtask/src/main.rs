@@ -1,0 +1,58 @@
+//! The workspace's own commands, run as `cargo xtask`.
+//!
+//! - [`test`]: everything a change must pass, one timed step after another.
+//! - [`metadata`]: what the SQL macros know about the schemas, renewed or checked.
+//! - [`diagrams`]: pictures from their sources.
+//! - [`tools`]: the programs these need, installed below `target/tools`; [`workspace`]: the tree and how to run programs in it.
+
+mod diagrams;
+mod metadata;
+mod sources;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::workspace::Workspace;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test                everything a change must pass
+  cargo xtask test --only clippy  one step of it
+  cargo xtask sqlx                after a change of a migration or a query
+  cargo xtask diagrams            after a change of diagrams/*.d2";
+
+/// Tests, query metadata and diagrams, one command each.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
+enum Command {
+    /// Installs what the tests need and runs everything a change must pass.
+    Test(test::Options),
+    /// Renews services/*/.sqlx, what the SQL macros know about the schemas, from a private PostgreSQL.
+    Sqlx(metadata::Options),
+    /// Renders diagrams/*.d2, each to an SVG beside it.
+    Diagrams(diagrams::Options),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let command = Command::parse();
+    let done = async {
+        let workspace = Workspace::find()?;
+        match command {
+            Command::Test(options) => test::run(&workspace, &options).await,
+            Command::Sqlx(options) => metadata::run(&workspace, &options).await,
+            Command::Diagrams(options) => diagrams::run(&workspace, &options),
+        }
+    };
+    match done.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
