@@ -10,9 +10,11 @@ use crate::data_dir;
 
 /// The database to prepare, and where the keys go.
 #[derive(Args, Debug)]
-#[command(after_help = "Each role's password is taken from <SERVICE>_DB_PASSWORD, such as BILLING_DB_PASSWORD.\n\nExample:\n  \
+#[command(
+    after_help = "Each role's password is taken from <SERVICE>_DB_PASSWORD, such as BILLING_DB_PASSWORD.\n\nExample:\n  \
                         DATABASE_ADMIN_URL=postgres://postgres:secret@db/clinic SCHEDULING_DB_PASSWORD=… \\\n  \
-                        clinic bootstrap --identity-dir /run/identity")]
+                        clinic bootstrap --identity-dir /run/identity"
+)]
 pub struct Bootstrap {
     /// The database, as a user who may create roles, schemas and extensions.
     #[arg(long, env = "DATABASE_ADMIN_URL", hide_env_values = true)]

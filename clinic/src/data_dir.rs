@@ -18,7 +18,8 @@ pub fn default() -> PathBuf {
 pub fn resolve(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
     let preferred = chosen.map_or_else(default, Path::to_path_buf);
     let folder = servers::reachable_data_dir(&preferred)?;
-    fs::create_dir_all(&folder).with_context(|| format!("the data folder {} cannot be made", folder.display()))?;
+    fs::create_dir_all(&folder)
+        .with_context(|| format!("the data folder {} cannot be made", folder.display()))?;
     Ok(folder)
 }
 
@@ -29,8 +30,12 @@ pub fn identity(folder: &Path) -> anyhow::Result<(Identity, Issuer)> {
     if !service_key_file.exists() {
         write_private(&service_key_file, &Issuer::generate_pem()?)?;
     }
-    let identity =
-        Identity { jwks_file, service_key_file, issuer: DEV_ISSUER.to_owned(), audience: AUDIENCE.to_owned() };
+    let identity = Identity {
+        jwks_file,
+        service_key_file,
+        issuer: DEV_ISSUER.to_owned(),
+        audience: AUDIENCE.to_owned(),
+    };
     let issuer = Issuer::from_config(&identity)?;
     if !identity.jwks_file.exists() {
         let keys = issuer.jwks().to_string();
@@ -62,7 +67,13 @@ fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
     let fresh = file.with_extension("new");
     let write = || {
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?.write_all(text.as_bytes())?;
+        options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?
+            .write_all(text.as_bytes())?;
         fs::rename(&fresh, file)
     };
     write().with_context(|| format!("{} cannot be written", file.display()))

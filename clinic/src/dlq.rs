@@ -42,12 +42,18 @@ pub async fn run(dlq: Dlq) -> anyhow::Result<()> {
         Command::List if letters.is_empty() => println!("no event waits"),
         Command::List => {
             for l in &letters {
-                println!("{:>6}  {:<14} {}  {}\n        {}", l.sequence, l.consumer, l.subject, l.event_id, l.error);
+                println!(
+                    "{:>6}  {:<14} {}  {}\n        {}",
+                    l.sequence, l.consumer, l.subject, l.event_id, l.error
+                );
             }
         }
         Command::Redrive { number, all } => {
             let chosen: Vec<_> = letters.iter().filter(|l| all || number == Some(l.sequence)).collect();
-            anyhow::ensure!(all || !chosen.is_empty(), "no event with that number waits; see `clinic dlq list`");
+            anyhow::ensure!(
+                all || !chosen.is_empty(),
+                "no event with that number waits; see `clinic dlq list`"
+            );
             for letter in &chosen {
                 dead_letters::redrive(&js, letter).await?;
             }

@@ -25,7 +25,8 @@ pub struct Probe {
 pub async fn run(probe: &Probe) -> anyhow::Result<()> {
     let ask = async {
         let mut stream = TcpStream::connect(&probe.address).await?;
-        let request = format!("GET {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", probe.path, probe.address);
+        let request =
+            format!("GET {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", probe.path, probe.address);
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;

@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use clap::Args;
 use kit::clock::Clock;
 use kit::config::{Identity, Service};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -144,7 +143,7 @@ impl Suite {
         tasks.spawn(patients::run(patients_port, patients, clock.clone(), stop.clone()));
         tasks.spawn(billing::run(
             billing_port,
-            billing_config(service(billing::NAME), &urls, &settings),
+            billing_config(service(billing::NAME), &urls, &settings)?,
             clock.clone(),
             stop.clone(),
         ));
@@ -236,4 +235,39 @@ fn sandbox_settings(config: &Config, urls: &Urls) -> sandbox::Settings {
 fn sandbox_config(config: &Config, settings: sandbox::Settings) -> sandbox::Config {
     let clock = config.clock.clone();
     sandbox::Config { settings, clock: Arc::new(move || clock.now()), advance: config.advance.clone() }
+}
+
+/// How long one call to the sandbox may take before its outcome counts as unknown; the services' own default.
+const PAYMENTS_TIMEOUT_MS: u64 = 8_000;
+/// The sender of texts: a number reserved for fiction.
+const SMS_FROM: &str = "+12025550199";
+
+fn billing_config(
+    service: Service,
+    urls: &Urls,
+    sandbox: &sandbox::Settings,
+) -> anyhow::Result<billing::Config> {
+    Ok(billing::Config {
+        service,
+        payments_api_base: urls.sandbox.clone(),
+        payments_api_key: sandbox.payments_key.as_str().into(),
+        payments_webhook_secret: sandbox.webhook_secret.as_str().into(),
+        payments_timeout_ms: PAYMENTS_TIMEOUT_MS,
+        currency: "USD".parse().map_err(anyhow::Error::msg)?,
+    })
+}
+
+fn notify_config(service: Service, urls: &Urls, sandbox: &sandbox::Settings) -> notify::Config {
+    notify::Config {
+        service,
+        patients_url: urls.patients.clone(),
+        scheduling_url: urls.scheduling.clone(),
+        default_language: notify::words::Language::English,
+        sms: notify::config::Sms {
+            sms_api_base: urls.sandbox.clone(),
+            sms_account_sid: sandbox.sms_account.clone(),
+            sms_auth_token: sandbox.sms_token.clone(),
+            sms_from: SMS_FROM.to_owned(),
+        },
+    }
 }

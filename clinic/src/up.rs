@@ -23,10 +23,12 @@ use crate::{data_dir, demo};
 
 /// Options of `clinic up`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:\n  clinic up                                        everything, with the demo network\n  \
+#[command(
+    after_help = "Examples:\n  clinic up                                        everything, with the demo network\n  \
                         clinic up --sim-clock                            a day passes by one call to the sandbox\n  \
                         clinic up --ephemeral --no-demo --port 0         nothing kept, nothing seeded, a free port\n  \
-                        DATABASE_URL=postgres://… NATS_URL=nats://… clinic up   your own servers")]
+                        DATABASE_URL=postgres://… NATS_URL=nats://… clinic up   your own servers"
+)]
 pub struct Up {
     /// Where data is kept [default: .clinic in the workspace]
     #[arg(long, env = "CLINIC_DATA_DIR")]
@@ -103,9 +105,13 @@ pub async fn run(up: Up, telemetry: &kit::config::Telemetry) -> anyhow::Result<(
     };
     ready?;
     if !up.no_demo && !stop.is_cancelled() {
-        let seeding = demo::seed(&suite.urls.gateway, &issuer, clock.now(), |done, of| progress.count("demo network", done, of));
+        let seeding = demo::seed(&suite.urls.gateway, &issuer, clock.now(), |done, of| {
+            progress.count("demo network", done, of)
+        });
         match stop.run_until_cancelled(seeding).await {
-            Some(seeded) => seeded.context("the demo network could not be made; --no-demo starts without it")?,
+            Some(seeded) => {
+                seeded.context("the demo network could not be made; --no-demo starts without it")?
+            }
             None => tracing::warn!("stopped before the demo network was whole; the next start completes it"),
         }
     }
@@ -144,7 +150,12 @@ struct PrivateServers {
 }
 
 impl PrivateServers {
-    async fn start(up: &Up, home: &Home, progress: &Progress, stop: &CancellationToken) -> anyhow::Result<Self> {
+    async fn start(
+        up: &Up,
+        home: &Home,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Self> {
         // Not stopped by the signal itself: the services still need them to finish what they are doing.
         let stop_servers = CancellationToken::new();
         let mut servers = Self { postgres: None, nats: None, stop: stop_servers };
@@ -237,7 +248,8 @@ impl Database {
             }
             (None, None) => anyhow::bail!("stopped before PostgreSQL was started"),
         };
-        let admin: PgConnectOptions = url.parse().context("DATABASE_URL must look like postgres://user:password@host/database")?;
+        let admin: PgConnectOptions =
+            url.parse().context("DATABASE_URL must look like postgres://user:password@host/database")?;
         let database = Self { admin, password };
         kit::bootstrap::run(&mut database.connect().await?, |_| database.password.clone()).await?;
         Ok(database)

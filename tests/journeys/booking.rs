@@ -4,11 +4,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kit::fields::timestamp;
 use kit::status::{meta, reason};
 use proto::clinic::appointments::v1::{
-    Appointment, AppointmentBooked, AppointmentState, BookAppointmentRequest, CancelAppointmentRequest, CheckInRequest,
-    CompleteVisitRequest, CopayState, GetAppointmentRequest, HoldSlotRequest, ReleaseHoldRequest, VisitCompleted,
-    VisitOutcome,
+    Appointment, AppointmentBooked, AppointmentState, BookAppointmentRequest, CancelAppointmentRequest,
+    CheckInRequest, CompleteVisitRequest, CopayState, GetAppointmentRequest, HoldSlotRequest,
+    ReleaseHoldRequest, VisitCompleted, VisitOutcome,
 };
-use proto::clinic::billing::v1::{Charge, ChargeState, CopayCaptured, ListChargesRequest, SavePaymentMethodRequest};
+use proto::clinic::billing::v1::{
+    Charge, ChargeState, CopayCaptured, ListChargesRequest, SavePaymentMethodRequest,
+};
 use proto::clinic::notify::v1::{ListRemindersRequest, Reminder, ReminderState};
 use testkit::network::{COPAY_CENTS, Network, in_days};
 use testkit::suite::{Desk, RunningSuite};
@@ -28,12 +30,17 @@ async fn reminders(desk: &Desk, appointment: &str) -> Vec<Reminder> {
 /// Whether the search offers a paid visit with the provider at `start`.
 async fn offers(network: &Network, desk: &Desk, start: DateTime<Utc>) -> bool {
     let slots = network.slots(desk, &network.paid_visit, start - TimeDelta::days(1)).await;
-    slots.iter().any(|s| s.provider_id == network.provider && s.interval.unwrap().start_time == Some(timestamp(start)))
+    slots.iter().any(|s| {
+        s.provider_id == network.provider && s.interval.unwrap().start_time == Some(timestamp(start))
+    })
 }
 
 fn start_of(appointment: &Appointment) -> DateTime<Utc> {
-    let start = appointment.interval.unwrap().start_time.unwrap();
-    DateTime::from_timestamp(start.seconds, 0).unwrap()
+    instant(appointment.interval.unwrap().start_time)
+}
+
+fn instant(wire: Option<prost_types::Timestamp>) -> DateTime<Utc> {
+    DateTime::from_timestamp(wire.unwrap().seconds, 0).unwrap()
 }
 
 #[tokio::test]
@@ -46,8 +53,8 @@ async fn a_visit_is_searched_booked_paid_reminded_of_closed_and_captured() {
     // Search, and book what it offers.
     let soon = in_days(suite.servers.clock.now(), 3);
     let slots = network.slots(&desk, &network.paid_visit, soon).await;
-    let slot = slots.iter().find(|s| s.interval.unwrap().start_time >= Some(timestamp(soon))).expect("a free slot");
-    let start = DateTime::from_timestamp(slot.interval.unwrap().start_time.unwrap().seconds, 0).unwrap();
+    let slot = slots.iter().map(|s| instant(s.interval.unwrap().start_time)).find(|s| *s >= soon);
+    let start = slot.expect("a free slot");
     let request = network.booking(&patient, &network.paid_visit, start);
     let booked = desk.booking().book_appointment(request.clone()).await.unwrap().into_inner();
     assert_eq!(booked.state(), AppointmentState::Booked);
@@ -71,7 +78,7 @@ async fn a_visit_is_searched_booked_paid_reminded_of_closed_and_captured() {
         Some(reminders(&desk, &booked.id).await).filter(|r| r.len() == 2)
     })
     .await;
-    assert!(planned.iter().all(|r| r.state() == ReminderState::Planned && r.due_time < Some(timestamp(start))));
+    assert!(planned.iter().all(|r| r.state() == ReminderState::Planned && instant(r.due_time) < start));
 
     // The day comes: check in, close, and billing captures.
     suite.servers.advance_to(start - TimeDelta::minutes(5)).await;
@@ -115,7 +122,10 @@ async fn a_declined_card_keeps_the_hold_for_another_card() {
     desk.billing().save_payment_method(card).await.unwrap();
     let retry = BookAppointmentRequest { hold_id: hold.clone(), ..Default::default() };
     let booked = desk.booking().book_appointment(retry).await.unwrap().into_inner();
-    assert_eq!((booked.id, AppointmentState::try_from(booked.state).unwrap()), (hold, AppointmentState::Booked));
+    assert_eq!(
+        (booked.id, AppointmentState::try_from(booked.state).unwrap()),
+        (hold, AppointmentState::Booked)
+    );
 }
 
 #[tokio::test]
@@ -129,7 +139,9 @@ async fn two_rivals_for_one_slot_leave_one_winner_and_a_clear_refusal() {
         desk.booking().book_appointment(network.booking(patient, &network.paid_visit, start)).await
     };
     let (a, b) = tokio::join!(book(&first), book(&second));
-    let (Ok(won), Err(lost)) = (if a.is_ok() { (a, b) } else { (b, a) }) else { panic!("one winner, one loser") };
+    let (Ok(won), Err(lost)) = (if a.is_ok() { (a, b) } else { (b, a) }) else {
+        panic!("one winner, one loser")
+    };
     let won = won.into_inner();
     assert_eq!(won.state(), AppointmentState::Booked);
     assert_eq!((lost.code(), reason(&lost).as_str()), (Code::Aborted, "SLOT_TAKEN"));
@@ -154,7 +166,8 @@ async fn a_timely_cancellation_frees_the_slot_drops_reminders_and_voids_the_copa
         charges(&desk, &booked.id).await.iter().all(|c| c.state() == ChargeState::Voided).then_some(())
     })
     .await;
-    until("the slot's return to the search", async || offers(&network, &desk, start).await.then_some(())).await;
+    until("the slot's return to the search", async || offers(&network, &desk, start).await.then_some(()))
+        .await;
     until("dropped reminders", async || {
         let reminders = reminders(&desk, &booked.id).await;
         reminders.iter().all(|r| r.state() == ReminderState::Dropped).then_some(())

@@ -1,11 +1,11 @@
 //! Who may not, and what cannot be: every refusal has the right code, and names what to mend.
 
-use proto::clinic::appointments::v1::BookAppointmentRequest;
-use proto::clinic::auth::v1::Role;
-use proto::clinic::scheduling::v1::{CreateClinicRequest, ListClinicsRequest};
-use proto::clinic::appointments::v1::{GetAppointmentRequest, RescheduleAppointmentRequest};
 use kit::client::Outbound;
 use kit::status::reason;
+use proto::clinic::appointments::v1::BookAppointmentRequest;
+use proto::clinic::appointments::v1::{GetAppointmentRequest, RescheduleAppointmentRequest};
+use proto::clinic::auth::v1::Role;
+use proto::clinic::scheduling::v1::{CreateClinicRequest, ListClinicsRequest};
 use testkit::network::in_days;
 use testkit::suite::Desk;
 use tonic::{Code, Status};
@@ -46,7 +46,8 @@ async fn every_bad_field_of_a_booking_is_named() {
     };
     let refused = suite.desk().booking().book_appointment(request).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
-    let expected = ["request_id", "patient_id", "service_type_id", "clinic_id", "start_time", "payment_method_id"];
+    let expected =
+        ["request_id", "patient_id", "service_type_id", "clinic_id", "start_time", "payment_method_id"];
     assert_eq!(bad_fields(&refused), expected);
 }
 
@@ -57,7 +58,8 @@ async fn a_patient_reaches_its_own_appointments_only() {
     let (own, other) = (network.patient(&desk, "").await, network.patient(&desk, "").await);
     let start = in_days(suite.servers.clock.now(), 3);
     let booked = desk.booking().book_appointment(network.booking(&own, &network.free_visit, start)).await;
-    let read = GetAppointmentRequest { appointment_id: booked.unwrap().into_inner().id, ..Default::default() };
+    let read =
+        GetAppointmentRequest { appointment_id: booked.unwrap().into_inner().id, ..Default::default() };
     assert!(suite.as_role(Role::Patient, &own).booking().get_appointment(read.clone()).await.is_ok());
     let hidden = suite.as_role(Role::Patient, &other).booking().get_appointment(read).await.unwrap_err();
     assert_eq!((hidden.code(), reason(&hidden).as_str()), (Code::NotFound, "APPOINTMENT_NOT_FOUND"));
@@ -67,7 +69,10 @@ async fn a_patient_reaches_its_own_appointments_only() {
     assert_eq!(as_own.booking().book_appointment(for_other).await.unwrap_err().code(), Code::NotFound);
     let mut with_room = network.booking(&own, &network.free_visit, in_days(suite.servers.clock.now(), 12));
     with_room.room_id.clone_from(&network.rooms[0]);
-    assert_eq!(as_own.booking().book_appointment(with_room).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        as_own.booking().book_appointment(with_room).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
 }
 
 #[tokio::test]
@@ -76,7 +81,8 @@ async fn a_method_that_is_not_built_yet_says_so_after_the_role_was_checked() {
     let request = RescheduleAppointmentRequest::default();
     let answer = suite.desk().booking().reschedule_appointment(request.clone()).await.unwrap_err();
     assert_eq!(answer.code(), Code::Unimplemented);
-    let wrong_role = suite.as_role(Role::Manager, "ana").booking().reschedule_appointment(request).await.unwrap_err();
+    let wrong_role =
+        suite.as_role(Role::Manager, "ana").booking().reschedule_appointment(request).await.unwrap_err();
     assert_eq!(wrong_role.code(), Code::PermissionDenied);
 }
 

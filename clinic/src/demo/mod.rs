@@ -50,8 +50,7 @@ pub async fn seed(
     let of = stages.iter().map(Vec::len).sum();
     let mut done = 0;
     for stage in stages {
-        let mut running =
-            futures::stream::iter(stage).map(|step| calls.make(step)).buffer_unordered(AT_ONCE);
+        let mut running = futures::stream::iter(stage).map(|step| calls.make(step)).buffer_unordered(AT_ONCE);
         while running.try_next().await?.is_some() {
             done += 1;
             progress(done, of);
@@ -109,9 +108,8 @@ impl Calls {
             }
             Step::Card(r) => billing().save_payment_method(r).await.map(drop),
         };
-        made.or_else(there_already).map_err(|status| {
-            anyhow::anyhow!("{}: {}", kit::status::reason(&status), status.message())
-        })
+        made.or_else(there_already)
+            .map_err(|status| anyhow::anyhow!("{}: {}", kit::status::reason(&status), status.message()))
     }
 }
 

@@ -71,12 +71,54 @@ struct ServicePlan {
 }
 
 const SERVICES: [ServicePlan; 6] = [
-    ServicePlan { key: "follow-up", name: "Follow-up", minutes: 15, buffer_after: 0, features: &[], fees: None },
-    ServicePlan { key: "vaccination", name: "Vaccination", minutes: 15, buffer_after: 0, features: &[], fees: None },
-    ServicePlan { key: "sick-visit", name: "Sick visit", minutes: 15, buffer_after: 0, features: &[], fees: Some((25, 25)) },
-    ServicePlan { key: "new-patient", name: "New patient visit", minutes: 30, buffer_after: 5, features: &[], fees: Some((40, 50)) },
-    ServicePlan { key: "minor-procedure", name: "Minor procedure", minutes: 30, buffer_after: 10, features: &["procedure"], fees: Some((60, 75)) },
-    ServicePlan { key: "ultrasound", name: "Ultrasound", minutes: 30, buffer_after: 0, features: &["ultrasound"], fees: Some((50, 50)) },
+    ServicePlan {
+        key: "follow-up",
+        name: "Follow-up",
+        minutes: 15,
+        buffer_after: 0,
+        features: &[],
+        fees: None,
+    },
+    ServicePlan {
+        key: "vaccination",
+        name: "Vaccination",
+        minutes: 15,
+        buffer_after: 0,
+        features: &[],
+        fees: None,
+    },
+    ServicePlan {
+        key: "sick-visit",
+        name: "Sick visit",
+        minutes: 15,
+        buffer_after: 0,
+        features: &[],
+        fees: Some((25, 25)),
+    },
+    ServicePlan {
+        key: "new-patient",
+        name: "New patient visit",
+        minutes: 30,
+        buffer_after: 5,
+        features: &[],
+        fees: Some((40, 50)),
+    },
+    ServicePlan {
+        key: "minor-procedure",
+        name: "Minor procedure",
+        minutes: 30,
+        buffer_after: 10,
+        features: &["procedure"],
+        fees: Some((60, 75)),
+    },
+    ServicePlan {
+        key: "ultrasound",
+        name: "Ultrasound",
+        minutes: 30,
+        buffer_after: 0,
+        features: &["ultrasound"],
+        fees: Some((50, 50)),
+    },
 ];
 
 /// Name, field, languages, and weeks: (clinic, RRULE, from, until in minutes after midnight).
@@ -87,17 +129,57 @@ const LATE: &str = "FREQ=WEEKLY;BYDAY=TH,FR";
 const OTHER_SATURDAYS: &str = "FREQ=WEEKLY;INTERVAL=2;BYDAY=SA";
 
 const PROVIDERS: [(&str, &str, &[&str], &[Week]); 12] = [
-    ("Dr. Amara Okafor", "Family medicine", &["en"], &[("harbor", WORKDAYS, 540, 720), ("harbor", WORKDAYS, 780, 1020)]),
-    ("Dr. Benjamin Hart", "Internal medicine", &["en"], &[("harbor", WORKDAYS, 480, 720), ("harbor", EARLY, 780, 960)]),
-    ("Dr. Carla Ruiz", "Dermatology", &["en", "es"], &[("harbor", EARLY, 540, 1020), ("harbor", OTHER_SATURDAYS, 540, 780)]),
-    ("Nora Lindqvist, NP", "Family medicine", &["en", "sv"], &[("harbor", WORKDAYS, 600, 840), ("harbor", LATE, 870, 1080)]),
-    ("Dr. Daniel Cho", "Radiology", &["en", "ko"], &[("harbor", EARLY, 480, 780), ("lakeside", LATE, 540, 960)]),
-    ("Dr. Elena Petrova", "Internal medicine", &["en", "ru"], &[("lakeside", WORKDAYS, 540, 720), ("lakeside", WORKDAYS, 765, 1020)]),
+    (
+        "Dr. Amara Okafor",
+        "Family medicine",
+        &["en"],
+        &[("harbor", WORKDAYS, 540, 720), ("harbor", WORKDAYS, 780, 1020)],
+    ),
+    (
+        "Dr. Benjamin Hart",
+        "Internal medicine",
+        &["en"],
+        &[("harbor", WORKDAYS, 480, 720), ("harbor", EARLY, 780, 960)],
+    ),
+    (
+        "Dr. Carla Ruiz",
+        "Dermatology",
+        &["en", "es"],
+        &[("harbor", EARLY, 540, 1020), ("harbor", OTHER_SATURDAYS, 540, 780)],
+    ),
+    (
+        "Nora Lindqvist, NP",
+        "Family medicine",
+        &["en", "sv"],
+        &[("harbor", WORKDAYS, 600, 840), ("harbor", LATE, 870, 1080)],
+    ),
+    (
+        "Dr. Daniel Cho",
+        "Radiology",
+        &["en", "ko"],
+        &[("harbor", EARLY, 480, 780), ("lakeside", LATE, 540, 960)],
+    ),
+    (
+        "Dr. Elena Petrova",
+        "Internal medicine",
+        &["en", "ru"],
+        &[("lakeside", WORKDAYS, 540, 720), ("lakeside", WORKDAYS, 765, 1020)],
+    ),
     ("Dr. Farid Haddad", "Orthopedics", &["en", "ar"], &[("lakeside", EARLY, 480, 900)]),
     ("Grace Nakamura, PA", "Family medicine", &["en", "ja"], &[("lakeside", WORKDAYS, 600, 960)]),
     ("Dr. Hugo Martin", "Cardiology", &["en", "fr"], &[("lakeside", LATE, 480, 1020)]),
-    ("Dr. Imani Brooks", "Pediatrics", &["en"], &[("prairie", WORKDAYS, 480, 720), ("prairie", WORKDAYS, 750, 930)]),
-    ("Dr. Jonas Weber", "Family medicine", &["en", "de"], &[("prairie", EARLY, 450, 870), ("lakeside", LATE, 600, 900)]),
+    (
+        "Dr. Imani Brooks",
+        "Pediatrics",
+        &["en"],
+        &[("prairie", WORKDAYS, 480, 720), ("prairie", WORKDAYS, 750, 930)],
+    ),
+    (
+        "Dr. Jonas Weber",
+        "Family medicine",
+        &["en", "de"],
+        &[("prairie", EARLY, 450, 870), ("lakeside", LATE, 600, 900)],
+    ),
     ("Katya Sousa, NP", "Women's health", &["en", "pt", "es"], &[("prairie", WORKDAYS, 540, 900)]),
 ];
 
@@ -184,7 +266,8 @@ pub(super) fn calendars(now: DateTime<Utc>) -> Vec<Vec<Step>> {
     let templates = PROVIDERS.iter().flat_map(|(name, _, _, weeks)| {
         weeks.iter().enumerate().map(move |(i, week)| Step::Template(template(name, i, *week, year)))
     });
-    let holidays = [year, year + 1].into_iter().flat_map(holidays).map(|(name, day)| Step::Blackout(closed(name, day)));
+    let holidays =
+        [year, year + 1].into_iter().flat_map(holidays).map(|(name, day)| Step::Blackout(closed(name, day)));
     vec![first, templates.chain(holidays).collect()]
 }
 
@@ -203,7 +286,12 @@ fn fees(clinic_id: &str, from: NaiveDate) -> SetFeeScheduleRequest {
     SetFeeScheduleRequest { clinic_id: clinic_id.to_owned(), fees: fees.collect(), ..Default::default() }
 }
 
-fn template(provider: &str, number: usize, (clinic, rule, from, until): Week, year: i32) -> PutWeeklyTemplateRequest {
+fn template(
+    provider: &str,
+    number: usize,
+    (clinic, rule, from, until): Week,
+    year: i32,
+) -> PutWeeklyTemplateRequest {
     let zone = CLINICS.iter().find(|c| c.key == clinic).map_or("UTC", |c| c.zone);
     // The first week of the year before, so that the pattern of other weeks is the same all year.
     let start = first_monday(year - 1);
@@ -237,7 +325,11 @@ fn closed(name: &str, day: NaiveDate) -> AddBlackoutRequest {
     AddBlackoutRequest {
         request_id: String::new(),
         blackout_id: id(&format!("blackout/{day}")).to_string(),
-        blackout: Some(Blackout { name: name.to_owned(), span: Some(blackout::Span::Days(days)), ..Default::default() }),
+        blackout: Some(Blackout {
+            name: name.to_owned(),
+            span: Some(blackout::Span::Days(days)),
+            ..Default::default()
+        }),
     }
 }
 
@@ -278,8 +370,11 @@ mod tests {
 
     #[test]
     fn the_holidays_of_2026_fall_where_the_calendar_says() {
-        let days: Vec<_> = holidays(2026).into_iter().map(|(_, day)| day.format("%m-%d").to_string()).collect();
-        let expected = ["01-01", "01-19", "02-16", "05-25", "06-19", "07-04", "09-07", "10-12", "11-11", "11-26", "12-25"];
+        let days: Vec<_> =
+            holidays(2026).into_iter().map(|(_, day)| day.format("%m-%d").to_string()).collect();
+        let expected = [
+            "01-01", "01-19", "02-16", "05-25", "06-19", "07-04", "09-07", "10-12", "11-11", "11-26", "12-25",
+        ];
         assert_eq!(days, expected);
     }
 

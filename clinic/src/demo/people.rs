@@ -15,16 +15,16 @@ const PATIENTS: usize = 200;
 /// One in so many has a card on file.
 const WITH_CARD: usize = 3;
 /// The one patient whose card can be saved but never charged.
-pub const DECLINED: usize = 2;
+const DECLINED: usize = 2;
 
 const GIVEN: [&str; 20] = [
-    "Ada", "Bruno", "Chloe", "David", "Elif", "Frank", "Greta", "Hassan", "Ines", "Jamal", "Karin", "Luis", "Maya",
-    "Noah", "Olga", "Pavel", "Quinn", "Rosa", "Samir", "Tess",
+    "Ada", "Bruno", "Chloe", "David", "Elif", "Frank", "Greta", "Hassan", "Ines", "Jamal", "Karin", "Luis",
+    "Maya", "Noah", "Olga", "Pavel", "Quinn", "Rosa", "Samir", "Tess",
 ];
 const FAMILY: [&str; 25] = [
-    "Abbott", "Bauer", "Castillo", "Dubois", "Evans", "Fischer", "García", "Hughes", "Ivanova", "Jensen", "Kowalski",
-    "López", "Moreau", "Nguyen", "O'Brien", "Patel", "Quiroga", "Rossi", "Schmidt", "Tanaka", "Ueda", "Vargas",
-    "Walker", "Young", "Zhang",
+    "Abbott", "Bauer", "Castillo", "Dubois", "Evans", "Fischer", "García", "Hughes", "Ivanova", "Jensen",
+    "Kowalski", "López", "Moreau", "Nguyen", "O'Brien", "Patel", "Quiroga", "Rossi", "Schmidt", "Tanaka",
+    "Ueda", "Vargas", "Walker", "Young", "Zhang",
 ];
 const LANGUAGES: [&str; 4] = ["en", "en", "es", "en"];
 
@@ -41,7 +41,8 @@ pub(super) fn last() -> Step {
 fn patient(n: usize) -> Step {
     // Strides that share no factor with the lengths walk through all combinations.
     let (given, family) = (GIVEN[n * 7 % GIVEN.len()], FAMILY[n * 11 % FAMILY.len()]);
-    let born = NaiveDate::from_ymd_opt(1940, 1, 1).expect("a date") + TimeDelta::days((n as i64 * 147) % 29_000);
+    let born =
+        NaiveDate::from_ymd_opt(1940, 1, 1).expect("a date") + TimeDelta::days((n as i64 * 147) % 29_000);
     let area = if n <= PATIENTS / 2 { 202 } else { 312 };
     let zone = if n <= PATIENTS / 2 { "America/New_York" } else { "America/Chicago" };
     Step::Patient(RegisterPatientRequest {
