@@ -26,7 +26,7 @@ pub struct Violation {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// One or more fields cannot be used; all are listed.
-    #[error("the request has {} bad field(s)", .0.len())]
+    #[error("{}", .0.iter().map(|v| format!("{} {}", v.field, v.description)).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Violation>),
     /// The record does not exist, or is not the caller's to see.
     #[error("there is no such {kind}")]

@@ -85,7 +85,6 @@ impl Network {
     /// A patient with a card by `token`, such as `pm_card_visa`; empty = without a card.
     pub async fn patient(&self, desk: &Desk, token: &str) -> String {
         let patient = Patient {
-            mrn: format!("T{}", &Uuid::now_v7().simple().to_string()[20..]),
             given_name: "Test".into(),
             family_name: "Patient".into(),
             birth_date: Some(proto::google::r#type::Date { year: 1980, month: 2, day: 29 }),
