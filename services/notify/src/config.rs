@@ -1,0 +1,48 @@
+//! What an operator can set.
+
+use std::fmt;
+
+use crate::words::Language;
+
+/// Options of the notify service.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// What every service needs.
+    #[command(flatten)]
+    pub service: kit::config::Service,
+    /// The patients service: numbers, consent, languages.
+    #[arg(long, env = "PATIENTS_URL", default_value = "http://127.0.0.1:50053")]
+    pub patients_url: String,
+    /// The scheduling service: names and phones of clinics.
+    #[arg(long, env = "SCHEDULING_URL", default_value = "http://127.0.0.1:50051")]
+    pub scheduling_url: String,
+    /// Language of texts to patients who named none, or one without words.
+    #[arg(long, env = "CLINIC_DEFAULT_LANGUAGE", value_enum, default_value_t = Language::English)]
+    pub default_language: Language,
+    /// The SMS provider.
+    #[command(flatten)]
+    pub sms: Sms,
+}
+
+/// Account at the SMS provider.
+#[derive(clap::Args, Clone)]
+pub struct Sms {
+    /// Where Twilio's protocol is spoken.
+    #[arg(long, env = "SMS_API_BASE", default_value = "https://api.twilio.com")]
+    pub sms_api_base: String,
+    /// Account: AC and 32 hexadecimal digits.
+    #[arg(long, env = "SMS_ACCOUNT_SID")]
+    pub sms_account_sid: String,
+    /// The account's token.
+    #[arg(long, env = "SMS_AUTH_TOKEN", hide_env_values = true)]
+    pub sms_auth_token: String,
+    /// Number that texts come from, E.164.
+    #[arg(long, env = "SMS_FROM")]
+    pub sms_from: String,
+}
+
+impl fmt::Debug for Sms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sms").field("sms_api_base", &self.sms_api_base).finish_non_exhaustive()
+    }
+}

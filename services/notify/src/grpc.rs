@@ -1,0 +1,220 @@
+//! The RPCs: decode, read, encode. Callers see messages and reminders; numbers are nowhere here.
+
+use chrono::{DateTime, Utc};
+use kit::auth::Caller;
+use kit::db::Db;
+use kit::fields::{Fields, timestamp};
+use kit::ids::{MessageId, PatientId};
+use kit::page::Page;
+use kit::status::Error as KitError;
+use proto::clinic::auth::v1::Role;
+use proto::clinic::notify::v1 as pb;
+use proto::clinic::notify::v1::notify_service_server::NotifyService;
+use proto::clinic::notify::v1::{Channel, MessageKind, MessageState, ReminderKind, ReminderState};
+use proto::google::r#type::Interval;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::store::lists::{self, Filter, Key};
+use crate::store::{self, Message, Reminder};
+
+/// Answers `NotifyService`. What is not here is answered UNIMPLEMENTED.
+#[derive(Debug)]
+pub struct Notify {
+    db: Db,
+}
+
+impl Notify {
+    /// The calls on `db`.
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+}
+
+/// The patient that a caller is confined to: one whose only role that these methods know is the patient's.
+fn confined(caller: &Caller) -> Option<PatientId> {
+    let staff = [Role::FrontDesk, Role::Manager, Role::Admin, Role::Service];
+    let free = staff.into_iter().any(|role| caller.is(role));
+    (!free).then(|| caller.subject.parse().unwrap_or_else(|_| PatientId::from(Uuid::nil())))
+}
+
+/// Whether a caller may read texts.
+fn reads_texts(caller: &Caller) -> bool {
+    confined(caller).is_some() || caller.is(Role::FrontDesk) || caller.is(Role::Admin)
+}
+
+/// Narrows a list to the caller's own rows, or refuses a patient who asks for another's.
+fn narrow(caller: &Caller, filter: &mut Filter, fields: &mut Fields) -> Result<(), Error> {
+    let Some(own) = confined(caller) else { return Ok(()) };
+    match filter.patient {
+        Some(other) if other != own => Err(KitError::not_found(other).into()),
+        None if filter.appointment.is_none() => {
+            fields.refuse("patient_id", "is required of a patient unless appointment_id is given");
+            Ok(())
+        }
+        Some(_) | None => {
+            filter.patient = Some(own);
+            Ok(())
+        }
+    }
+}
+
+/// Names of the enum values that a filter lists.
+fn names<E>(fields: &mut Fields, field: &str, values: &[i32], name: impl Fn(E) -> &'static str) -> Vec<String>
+where
+    E: TryFrom<i32> + Default + PartialEq,
+{
+    let mut names = vec![];
+    for (i, value) in values.iter().enumerate() {
+        match E::try_from(*value) {
+            Ok(known) if known != E::default() => names.push(name(known).to_owned()),
+            Ok(_) | Err(_) => {
+                fields.refuse(format!("{field}[{i}]"), "must be a specified value of the contract")
+            }
+        }
+    }
+    names
+}
+
+type Bound = Option<DateTime<Utc>>;
+
+fn interval(fields: &mut Fields, field: &str, interval: Option<Interval>) -> (Bound, Bound) {
+    let (start, end) = interval.map_or((None, None), |i| (i.start_time, i.end_time));
+    let from = start.map(|time| fields.instant(&format!("{field}.start_time"), Some(time)));
+    let until = end.map(|time| fields.instant(&format!("{field}.end_time"), Some(time)));
+    (from, until)
+}
+
+/// The page asked for; its bad fields are reported with the others.
+fn page(fields: &mut Fields, size: i32, token: &str) -> Page<Key> {
+    Page::parse(size, token).unwrap_or_else(|error| {
+        if let KitError::Invalid(bad) = error {
+            bad.into_iter().for_each(|v| fields.refuse(v.field, v.description));
+        }
+        Page { size: 1, after: None }
+    })
+}
+
+#[tonic::async_trait]
+impl NotifyService for Notify {
+    async fn list_reminders(
+        &self,
+        request: Request<pb::ListRemindersRequest>,
+    ) -> Result<Response<pb::ListRemindersResponse>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let appointment = fields.optional_id("appointment_id", &request.appointment_id);
+        let patient = fields.optional_id("patient_id", &request.patient_id);
+        let kinds = names(&mut fields, "kinds", &request.kinds, |k: ReminderKind| k.as_str_name());
+        let states = names(&mut fields, "states", &request.states, |s: ReminderState| s.as_str_name());
+        let (from, until) = interval(&mut fields, "due_interval", request.due_interval);
+        let page = page(&mut fields, request.page_size, &request.page_token);
+        let mut filter = Filter { patient, appointment, kinds, states, from, until };
+        narrow(&caller, &mut filter, &mut fields)?;
+        fields.check().map_err(Error::from)?;
+        let rows = async {
+            let conn = &mut *self.db.pool().acquire().await?;
+            lists::reminders(conn, &filter, page.after, page.limit()).await
+        };
+        let rows = rows.await.map_err(Error::from)?;
+        let (reminders, next_page_token) = page.cut(rows, |r| (r.due_time, r.id.uuid()));
+        let reminders = reminders.iter().map(reminder).collect();
+        Ok(Response::new(pb::ListRemindersResponse { reminders, next_page_token }))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<pb::ListMessagesRequest>,
+    ) -> Result<Response<pb::ListMessagesResponse>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let patient = fields.optional_id("patient_id", &request.patient_id);
+        let appointment = fields.optional_id("appointment_id", &request.appointment_id);
+        let kinds = names(&mut fields, "kinds", &request.kinds, |k: MessageKind| k.as_str_name());
+        let states = names(&mut fields, "states", &request.states, |s: MessageState| s.as_str_name());
+        let channel = match Channel::try_from(request.channel) {
+            Ok(Channel::Unspecified) => "",
+            Ok(channel) => channel.as_str_name(),
+            Err(_) => {
+                fields.refuse("channel", "must be a value of the contract");
+                ""
+            }
+        };
+        let (from, until) = interval(&mut fields, "create_interval", request.create_interval);
+        let page = page(&mut fields, request.page_size, &request.page_token);
+        let mut filter = Filter { patient, appointment, kinds, states, from, until };
+        narrow(&caller, &mut filter, &mut fields)?;
+        fields.check().map_err(Error::from)?;
+        let rows = async {
+            let conn = &mut *self.db.pool().acquire().await?;
+            lists::messages(conn, &filter, channel, page.after, page.limit()).await
+        };
+        let rows = rows.await.map_err(Error::from)?;
+        let (messages, next_page_token) = page.cut(rows, |m| (m.create_time, m.id.uuid()));
+        let show_body = request.show_body && reads_texts(&caller);
+        let messages = messages.iter().map(|m| message(m, show_body)).collect();
+        Ok(Response::new(pb::ListMessagesResponse { messages, next_page_token }))
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<pb::GetMessageRequest>,
+    ) -> Result<Response<pb::Message>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let mut fields = Fields::new();
+        let id: MessageId = fields.id("message_id", &request.get_ref().message_id);
+        fields.check().map_err(Error::from)?;
+        let found = async { store::message(&mut *self.db.pool().acquire().await?, id).await };
+        let found = found.await.map_err(Error::from)?;
+        let found = found.filter(|m| confined(&caller).is_none_or(|own| own == m.patient));
+        let found = found.ok_or_else(|| Error::from(KitError::not_found(id)))?;
+        Ok(Response::new(message(&found, reads_texts(&caller))))
+    }
+}
+
+fn reminder(reminder: &Reminder) -> pb::Reminder {
+    pb::Reminder {
+        id: reminder.id.to_string(),
+        appointment_id: reminder.appointment.to_string(),
+        appointment_version: reminder.appointment_version,
+        patient_id: reminder.patient.to_string(),
+        kind: reminder.kind.into(),
+        visit_start_time: Some(timestamp(reminder.visit_start_time)),
+        due_time: Some(timestamp(reminder.due_time)),
+        state: reminder.state.into(),
+        drop_reason: reminder.drop_reason.into(),
+        message_id: reminder.message.map(|id| id.to_string()).unwrap_or_default(),
+        create_time: Some(timestamp(reminder.create_time)),
+        update_time: Some(timestamp(reminder.update_time)),
+    }
+}
+
+fn message(message: &Message, show_body: bool) -> pb::Message {
+    pb::Message {
+        id: message.id.to_string(),
+        patient_id: message.patient.to_string(),
+        appointment_id: message.appointment.to_string(),
+        appointment_version: message.appointment_version,
+        reminder_id: message.reminder.to_string(),
+        in_reply_to_id: String::new(),
+        kind: message.kind.into(),
+        channel: Channel::Sms.into(),
+        language: message.language.clone(),
+        state: message.state.into(),
+        drop_reason: message.drop_reason.into(),
+        failure_reason: message.failure_reason.into(),
+        provider_error_code: message.provider_error_code.clone(),
+        body: if show_body { message.body.clone() } else { String::new() },
+        encoding: message.encoding.into(),
+        segments: message.segments,
+        attempts: message.attempts,
+        provider_reference: message.provider_reference.clone().unwrap_or_default(),
+        create_time: Some(timestamp(message.create_time)),
+        send_time: message.send_time.map(timestamp),
+        deliver_time: None,
+        update_time: Some(timestamp(message.update_time)),
+    }
+}

@@ -1,0 +1,229 @@
+//! All SQL: visits, reminders and their planning here, sending in [`outgoing`], lists in [`lists`].
+//!
+//! Enums are stored by their names in the contract.
+
+pub mod lists;
+pub mod outgoing;
+
+use chrono::{DateTime, Utc};
+use kit::ids::{AppointmentId, MessageId, PatientId, ReminderId};
+use proto::clinic::notify::v1::{
+    DropReason, FailureReason, MessageKind, MessageState, ReminderKind, ReminderState, TextEncoding,
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::{Plan, Visit};
+
+/// One planned reminder.
+#[derive(Clone, Debug)]
+pub struct Reminder {
+    /// Its id.
+    pub id: ReminderId,
+    /// The visit.
+    pub appointment: AppointmentId,
+    /// The version it was planned for.
+    pub appointment_version: i64,
+    /// Whom.
+    pub patient: PatientId,
+    /// How long before the visit.
+    pub kind: ReminderKind,
+    /// When the visit starts.
+    pub visit_start_time: DateTime<Utc>,
+    /// When it is to be sent.
+    pub due_time: DateTime<Utc>,
+    /// How far it is.
+    pub state: ReminderState,
+    /// Why it was dropped.
+    pub drop_reason: DropReason,
+    /// The message it became.
+    pub message: Option<MessageId>,
+    /// When planned.
+    pub create_time: DateTime<Utc>,
+    /// When last changed.
+    pub update_time: DateTime<Utc>,
+}
+
+/// One text, without its number.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// Whom.
+    pub patient: PatientId,
+    /// The visit it is about.
+    pub appointment: AppointmentId,
+    /// The version of the visit it speaks of.
+    pub appointment_version: i64,
+    /// The reminder it came from.
+    pub reminder: ReminderId,
+    /// What it is about.
+    pub kind: MessageKind,
+    /// BCP 47.
+    pub language: String,
+    /// How far it is.
+    pub state: MessageState,
+    /// Why it was not sent.
+    pub drop_reason: DropReason,
+    /// Why it failed.
+    pub failure_reason: FailureReason,
+    /// The provider's error code; empty = none.
+    pub provider_error_code: String,
+    /// The words.
+    pub body: String,
+    /// How they are encoded.
+    pub encoding: TextEncoding,
+    /// Parts they are sent in.
+    pub segments: i32,
+    /// How often it was handed over.
+    pub attempts: i32,
+    /// Counts the events told of it.
+    pub version: i64,
+    /// The provider's id.
+    pub provider_reference: Option<String>,
+    /// When made.
+    pub create_time: DateTime<Utc>,
+    /// When the provider took it.
+    pub send_time: Option<DateTime<Utc>>,
+    /// When last changed.
+    pub update_time: DateTime<Utc>,
+}
+
+/// Remembers a visit unless the same or a newer version is known; answers whether it was news.
+pub async fn remember_visit(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
+    let remembered = sqlx::query!(
+        "insert into notify.visit
+            (appointment_id, version, patient_id, clinic_id, start_time, time_zone, standing)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict (appointment_id) do update
+         set version = excluded.version, patient_id = excluded.patient_id, clinic_id = excluded.clinic_id,
+             start_time = excluded.start_time, time_zone = excluded.time_zone, standing = excluded.standing
+         where visit.version < excluded.version",
+        visit.appointment.uuid(),
+        visit.version,
+        visit.patient.uuid(),
+        visit.clinic.uuid(),
+        visit.start,
+        visit.zone.name(),
+        visit.standing,
+    )
+    .execute(tx)
+    .await?;
+    Ok(remembered.rows_affected() == 1)
+}
+
+/// Drops what is still planned for older versions of a visit. What the dispatcher has in hand it judges itself.
+pub async fn drop_older(tx: &mut PgConnection, visit: &Visit, now: DateTime<Utc>) -> sqlx::Result<()> {
+    let reason = if visit.standing { DropReason::Superseded } else { DropReason::VisitEnded };
+    sqlx::query!(
+        "update notify.reminder
+         set state = 'REMINDER_STATE_DROPPED', drop_reason = $3, update_time = $4
+         where appointment_id = $1 and appointment_version < $2 and state = 'REMINDER_STATE_PLANNED'",
+        visit.appointment.uuid(),
+        visit.version,
+        reason.as_str_name(),
+        now,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Writes down one reminder as it was planned; one that makes no sense too, so that it can be asked why.
+pub async fn insert_reminder(
+    tx: &mut PgConnection,
+    visit: &Visit,
+    kind: ReminderKind,
+    planned: Plan,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let (due_time, state, reason) = match planned {
+        Plan::Due(at) => (at, ReminderState::Planned, DropReason::Unspecified),
+        Plan::Dropped(reason) => (now, ReminderState::Dropped, reason),
+    };
+    sqlx::query!(
+        "insert into notify.reminder
+            (id, appointment_id, appointment_version, patient_id, kind, visit_start_time, due_time, next_try, state,
+             drop_reason, create_time, update_time)
+         values ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $10)",
+        ReminderId::new().uuid(),
+        visit.appointment.uuid(),
+        visit.version,
+        visit.patient.uuid(),
+        kind.as_str_name(),
+        visit.start,
+        due_time,
+        state.as_str_name(),
+        reason.as_str_name(),
+        now,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// A row of `notify.message`.
+struct MessageRow {
+    id: Uuid,
+    patient_id: Uuid,
+    appointment_id: Uuid,
+    appointment_version: i64,
+    reminder_id: Uuid,
+    kind: String,
+    language: String,
+    state: String,
+    drop_reason: String,
+    failure_reason: String,
+    provider_error_code: String,
+    body: String,
+    encoding: String,
+    segments: i32,
+    attempts: i32,
+    version: i64,
+    provider_reference: Option<String>,
+    create_time: DateTime<Utc>,
+    send_time: Option<DateTime<Utc>>,
+    update_time: DateTime<Utc>,
+}
+
+impl From<MessageRow> for Message {
+    fn from(row: MessageRow) -> Self {
+        Self {
+            id: row.id.into(),
+            patient: row.patient_id.into(),
+            appointment: row.appointment_id.into(),
+            appointment_version: row.appointment_version,
+            reminder: row.reminder_id.into(),
+            kind: MessageKind::from_str_name(&row.kind).unwrap_or_default(),
+            language: row.language,
+            state: MessageState::from_str_name(&row.state).unwrap_or_default(),
+            drop_reason: DropReason::from_str_name(&row.drop_reason).unwrap_or_default(),
+            failure_reason: FailureReason::from_str_name(&row.failure_reason).unwrap_or_default(),
+            provider_error_code: row.provider_error_code,
+            body: row.body,
+            encoding: TextEncoding::from_str_name(&row.encoding).unwrap_or_default(),
+            segments: row.segments,
+            attempts: row.attempts,
+            version: row.version,
+            provider_reference: row.provider_reference,
+            create_time: row.create_time,
+            send_time: row.send_time,
+            update_time: row.update_time,
+        }
+    }
+}
+
+/// Reads one message.
+pub async fn message(conn: &mut PgConnection, id: MessageId) -> sqlx::Result<Option<Message>> {
+    let row = sqlx::query_as!(
+        MessageRow,
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
+                failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
+                create_time, send_time, update_time
+         from notify.message where id = $1",
+        id.uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(Message::from))
+}

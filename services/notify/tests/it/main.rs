@@ -1,0 +1,200 @@
+//! The notify service on real servers: events in over JetStream, texts out over HTTP to the sandbox provider. Mocked are only the two
+//! services it asks.
+
+mod planning;
+mod sending;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Days, NaiveTime, SubsecRound as _, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::America::New_York;
+use kit::client::Outbound;
+use kit::fields::timestamp;
+use kit::ids::{AppointmentId, ClinicId, PatientId};
+use kit::platform::Platform;
+use mockall::mock;
+use notify::ports::{Clinic, Clinics, Contact, Patients, Ports};
+use notify::twilio::Twilio;
+use notify::words::Language;
+use proto::clinic::appointments::v1::{AppointmentFacts, AppointmentState};
+use proto::clinic::auth::v1::Role;
+use proto::clinic::notify::v1::notify_service_client::NotifyServiceClient;
+use proto::clinic::notify::v1::{
+    ListMessagesRequest, ListRemindersRequest, Message, Reminder, ReminderState,
+};
+use proto::google::r#type::Interval;
+use serde_json::Value;
+use testkit::Servers;
+
+pub(crate) type Client = NotifyServiceClient<Outbound>;
+
+mock! {
+    pub(crate) Patients {}
+    #[async_trait::async_trait]
+    impl Patients for Patients {
+        async fn contact(&self, patient: PatientId) -> anyhow::Result<Option<Contact>>;
+    }
+}
+
+mock! {
+    pub(crate) Clinics {}
+    #[async_trait::async_trait]
+    impl Clinics for Clinics {
+        async fn clinic(&self, clinic: ClinicId) -> anyhow::Result<Clinic>;
+    }
+}
+
+/// The number of the patient that most tests text.
+pub(crate) const PHONE: &str = "+12025550123";
+
+/// A running service, the servers below it and the provider beside it.
+pub(crate) struct Suite {
+    pub(crate) servers: Servers,
+    pub(crate) broker: async_nats::Client,
+    url: String,
+    provider: String,
+}
+
+impl Suite {
+    /// Everyone is reached at [`PHONE`] and has agreed.
+    pub(crate) async fn start() -> Self {
+        let mut patients = MockPatients::new();
+        patients.expect_contact().returning(|_| Ok(Some(reachable())));
+        Self::with(patients).await
+    }
+
+    pub(crate) async fn with(patients: MockPatients) -> Self {
+        let servers = Servers::start().await;
+        let (listener, provider) = testkit::listener().await;
+        let settings = sandbox::Settings { sms_step_ms: 1, ..sandbox::Settings::default() };
+        let sms = notify::config::Sms {
+            sms_api_base: provider.clone(),
+            sms_account_sid: settings.sms_account.clone(),
+            sms_auth_token: settings.sms_token.clone(),
+            sms_from: "+12025550100".to_owned(),
+        };
+        let clock = servers.clock.clone();
+        let config = sandbox::Config { settings, clock: Arc::new(move || clock.now()), advance: None };
+        tokio::spawn(sandbox::serve(listener, config, servers.stop.clone()));
+
+        let mut clinics = MockClinics::new();
+        let clinic = Clinic { name: "Harbor Clinic".to_owned(), phone: "+12025550100".to_owned() };
+        clinics.expect_clinic().returning(move |_| Ok(clinic.clone()));
+        let ports = Ports {
+            patients: Arc::new(patients),
+            clinics: Arc::new(clinics),
+            sms: Arc::new(Twilio::new(&sms).expect("a client")),
+        };
+        let service = servers.service(notify::NAME);
+        let (clock, stop) = (servers.clock.clone(), servers.stop.clone());
+        let platform = Platform::start(notify::NAME, &service, &notify::MIGRATOR, clock, stop).await;
+        let (listener, url) = testkit::listener().await;
+        tokio::spawn(notify::serve(listener, platform.expect("a platform"), ports, Language::English));
+        let broker = servers.broker().await;
+        Self { servers, broker, url, provider }
+    }
+
+    pub(crate) fn call_as(&self, role: Role, subject: &str) -> Client {
+        NotifyServiceClient::new(self.servers.client(&self.url, role, subject))
+    }
+
+    pub(crate) fn desk(&self) -> Client {
+        self.call_as(Role::FrontDesk, "ana")
+    }
+
+    /// A visit at 14:00 in New York in four days.
+    pub(crate) fn visit(&self) -> Visit {
+        let day = self.servers.clock.now().with_timezone(&New_York).date_naive() + Days::new(4);
+        let afternoon = NaiveTime::from_hms_opt(14, 0, 0).expect("a time of day");
+        let start =
+            New_York.from_local_datetime(&day.and_time(afternoon)).single().expect("no clock changes at two");
+        Visit { id: AppointmentId::new(), patient: PatientId::new(), start: start.to_utc() }
+    }
+
+    /// A visit that starts so long from now.
+    pub(crate) fn visit_in(&self, ahead: TimeDelta) -> Visit {
+        let start = (self.servers.clock.now() + ahead).trunc_subsecs(0);
+        Visit { id: AppointmentId::new(), patient: PatientId::new(), start }
+    }
+
+    /// Tells an event about a visit, as appointments would.
+    pub(crate) async fn tell<E: prost::Message + prost::Name>(&self, visit: &Visit, version: i64, event: &E) {
+        testkit::publish(&self.broker, "appointments", visit.id, version, event).await;
+    }
+
+    /// The visit's reminders, by due time.
+    pub(crate) async fn reminders(&self, visit: &Visit) -> Vec<Reminder> {
+        let request = ListRemindersRequest { appointment_id: visit.id.to_string(), ..Default::default() };
+        self.desk().list_reminders(request).await.expect("listed").into_inner().reminders
+    }
+
+    /// The visit's reminders, once `wanted` holds of them.
+    pub(crate) async fn reminders_when(
+        &self,
+        visit: &Visit,
+        wanted: impl Fn(&[Reminder]) -> bool,
+    ) -> Vec<Reminder> {
+        testkit::until("the reminders' state", || async {
+            Some(self.reminders(visit).await).filter(|reminders| wanted(reminders))
+        })
+        .await
+    }
+
+    /// The visit's messages with their texts, newest first.
+    pub(crate) async fn messages(&self, visit: &Visit) -> Vec<Message> {
+        let request = ListMessagesRequest {
+            appointment_id: visit.id.to_string(),
+            show_body: true,
+            ..Default::default()
+        };
+        self.desk().list_messages(request).await.expect("listed").into_inner().messages
+    }
+
+    /// Texts that the provider took, newest first.
+    pub(crate) async fn taken(&self) -> Vec<Value> {
+        let answer =
+            reqwest::get(format!("{}/sandbox/messages", self.provider)).await.expect("the sandbox answers");
+        answer.json().await.expect("a list")
+    }
+
+    /// Lets the provider fail the next time somebody sends a text.
+    pub(crate) async fn fail_next_text(&self, kind: &str) {
+        let fault = serde_json::json!({ "route": "messages.create", "kind": kind });
+        let url = format!("{}/sandbox/faults", self.provider);
+        let answer = reqwest::Client::new().post(url).json(&fault).send().await.expect("the sandbox answers");
+        assert!(answer.status().is_success());
+    }
+}
+
+/// A visit as the tests know it.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    pub(crate) id: AppointmentId,
+    pub(crate) patient: PatientId,
+    pub(crate) start: DateTime<Utc>,
+}
+
+impl Visit {
+    pub(crate) fn facts(&self, state: AppointmentState) -> Option<AppointmentFacts> {
+        let end = self.start + TimeDelta::minutes(30);
+        Some(AppointmentFacts {
+            state: state.into(),
+            patient_id: self.patient.to_string(),
+            clinic_id: ClinicId::new().to_string(),
+            interval: Some(Interval {
+                start_time: Some(timestamp(self.start)),
+                end_time: Some(timestamp(end)),
+            }),
+            time_zone: New_York.name().to_owned(),
+            ..Default::default()
+        })
+    }
+}
+
+pub(crate) fn reachable() -> Contact {
+    Contact { phone: Some(PHONE.to_owned()), consented: true, language: "en".to_owned(), zone: None }
+}
+
+pub(crate) fn states(reminders: &[Reminder]) -> Vec<ReminderState> {
+    reminders.iter().map(Reminder::state).collect()
+}

@@ -1,0 +1,45 @@
+//! What the others are told: that a patient changed, never to what.
+
+use kit::fields::timestamp;
+use kit::ids::PatientId;
+use kit::messaging::outbox;
+use proto::clinic::patients::v1::{PatientChange, PatientChanged, SmsConsentChanged};
+use sqlx::PgConnection;
+
+use crate::domain::{Consent, Patient};
+
+/// The patient, at its present version, was registered or corrected.
+pub async fn patient_changed(
+    tx: &mut PgConnection,
+    patient: &Patient,
+    change: PatientChange,
+    changed_fields: &[&str],
+) -> sqlx::Result<()> {
+    let event = PatientChanged {
+        patient_id: patient.id.to_string(),
+        version: patient.version,
+        change: change.into(),
+        changed_fields: changed_fields.iter().map(|f| (*f).to_owned()).collect(),
+        merged_into_id: String::new(),
+        has_phone: patient.contact.phone.is_some(),
+        has_email: !patient.contact.email.is_empty(),
+    };
+    outbox::put(tx, patient.id, patient.version, &event).await
+}
+
+/// `consent` is in force since the patient's `version`.
+pub async fn consent_changed(
+    tx: &mut PgConnection,
+    patient: PatientId,
+    version: i64,
+    consent: &Consent,
+) -> sqlx::Result<()> {
+    let event = SmsConsentChanged {
+        patient_id: patient.to_string(),
+        version,
+        state: consent.state.into(),
+        source: consent.source.into(),
+        decide_time: Some(timestamp(consent.decide_time)),
+    };
+    outbox::put(tx, patient, version, &event).await
+}

@@ -1,0 +1,374 @@
+//! All SQL on patients, contact and consent; the access log's is in [`access_log`].
+//!
+//! The table `contact` is read and written in this file alone.
+
+pub mod access_log;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use kit::ids::PatientId;
+use kit::status::Error as KitError;
+use proto::clinic::patients::v1::{SmsConsentSource, SmsConsentState};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::{Consent, Contact, E164, Identity, Patient};
+use crate::error::Error;
+
+/// How alike a name must be to what was asked for, 0 to 1: two typos in a name of two words still pass.
+const NAME_LIKENESS: f32 = 0.4;
+
+/// Registers a patient at version 1; refuses an id or MRN in use. The check is no constraint violation, as the server's log
+/// would then show the value.
+pub async fn insert(tx: &mut PgConnection, patient: &Patient) -> Result<(), Error> {
+    let Patient { id, identity, contact, create_time, .. } = patient;
+    let inserted = sqlx::query!(
+        "insert into patients.patient
+            (id, mrn, given_name, family_name, search_name, birth_date, create_time, update_time)
+         values ($1, $2, $3, $4, $5, $6, $7, $7)
+         on conflict do nothing",
+        id.uuid(),
+        identity.mrn,
+        identity.given_name,
+        identity.family_name,
+        identity.search_name(),
+        identity.birth_date,
+        create_time,
+    )
+    .execute(&mut *tx)
+    .await?
+    .rows_affected();
+    if inserted == 0 {
+        let known = sqlx::query_scalar!("select 1 from patients.patient where id = $1", id.uuid())
+            .fetch_optional(&mut *tx)
+            .await?
+            .is_some();
+        return Err(if known { Error::PatientExists(*id) } else { Error::MrnExists });
+    }
+    sqlx::query!(
+        "insert into patients.contact (patient_id, phone, email, language, time_zone) values ($1, $2, $3, $4, $5)",
+        id.uuid(),
+        contact.phone.as_ref().map_or("", E164::as_str),
+        contact.email,
+        contact.language,
+        contact.time_zone,
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+/// An MRN that nobody has.
+pub async fn assign_mrn(tx: &mut PgConnection) -> sqlx::Result<String> {
+    loop {
+        let free = sqlx::query_scalar!(
+            r#"with next as (select 'P' || lpad(nextval('patients.mrn_number')::text, 8, '0') as mrn)
+               select mrn as "mrn!" from next
+               where not exists (select from patients.patient p where p.mrn = next.mrn)"#
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        // Taken by a patient who came with an MRN of the same shape: the next one.
+        if let Some(mrn) = free {
+            return Ok(mrn);
+        }
+    }
+}
+
+/// Writes a patient's present identity, contact and version.
+pub async fn update(tx: &mut PgConnection, patient: &Patient) -> Result<(), Error> {
+    let Patient { id, identity, contact, .. } = patient;
+    let taken = sqlx::query_scalar!(
+        "select 1 from patients.patient where mrn = $1 and id <> $2",
+        identity.mrn,
+        id.uuid()
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    if taken.is_some() {
+        return Err(Error::MrnExists);
+    }
+    sqlx::query!(
+        "update patients.patient
+         set mrn = $2, given_name = $3, family_name = $4, search_name = $5, birth_date = $6, version = $7,
+             update_time = $8
+         where id = $1",
+        id.uuid(),
+        identity.mrn,
+        identity.given_name,
+        identity.family_name,
+        identity.search_name(),
+        identity.birth_date,
+        patient.version,
+        patient.update_time,
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(mrn_raced)?;
+    sqlx::query!(
+        "update patients.contact set phone = $2, email = $3, language = $4, time_zone = $5 where patient_id = $1",
+        id.uuid(),
+        contact.phone.as_ref().map_or("", E164::as_str),
+        contact.email,
+        contact.language,
+        contact.time_zone,
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(())
+}
+
+/// Two updates to the same MRN at the same moment: the later one meets the constraint.
+fn mrn_raced(error: sqlx::Error) -> Error {
+    let constraint = error.as_database_error().and_then(|e| e.constraint());
+    if constraint == Some("patient_mrn_unique") { Error::MrnExists } else { error.into() }
+}
+
+/// Locks a patient against other changes, and reads it.
+pub async fn lock(tx: &mut PgConnection, id: PatientId) -> Result<Patient, Error> {
+    sqlx::query!("select id from patients.patient where id = $1 for update", id.uuid())
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| KitError::not_found(id))?;
+    get(tx, id).await
+}
+
+/// Reads one patient.
+pub async fn get(conn: &mut PgConnection, id: PatientId) -> Result<Patient, Error> {
+    load(conn, &[id.uuid()]).await?.pop().ok_or_else(|| KitError::not_found(id).into())
+}
+
+/// Reads those of the patients that exist, in no order.
+pub async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Patient>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select p.id, p.mrn, p.given_name, p.family_name, p.birth_date, p.version, p.create_time, p.update_time,
+                  c.phone, c.email, c.language, c.time_zone,
+                  s.state as "state?", s.source as "source?", s.wording as "wording?",
+                  s.wording_language as "wording_language?", s.decide_time as "decide_time?",
+                  s.record_time as "record_time?", s.recorded_by as "recorded_by?"
+           from patients.patient p
+           join patients.contact c on c.patient_id = p.id
+           left join lateral (
+               select * from patients.sms_consent
+               where patient_id = p.id and effective order by position desc limit 1
+           ) s on true
+           where p.id = any($1)"#,
+        ids
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Row::patient).collect())
+}
+
+/// A patient with contact and the decision in force, if there is one.
+struct Row {
+    id: Uuid,
+    mrn: String,
+    given_name: String,
+    family_name: String,
+    birth_date: NaiveDate,
+    version: i64,
+    create_time: DateTime<Utc>,
+    update_time: DateTime<Utc>,
+    phone: String,
+    email: String,
+    language: String,
+    time_zone: String,
+    state: Option<String>,
+    source: Option<String>,
+    wording: Option<String>,
+    wording_language: Option<String>,
+    decide_time: Option<DateTime<Utc>>,
+    record_time: Option<DateTime<Utc>>,
+    recorded_by: Option<String>,
+}
+
+impl Row {
+    fn patient(self) -> Patient {
+        Patient {
+            id: self.id.into(),
+            consent: self.consent(),
+            identity: Identity {
+                mrn: self.mrn,
+                given_name: self.given_name,
+                family_name: self.family_name,
+                birth_date: self.birth_date,
+            },
+            contact: Contact {
+                phone: E164::stored(self.phone),
+                email: self.email,
+                language: self.language,
+                time_zone: self.time_zone,
+            },
+            version: self.version,
+            create_time: self.create_time,
+            update_time: self.update_time,
+        }
+    }
+
+    fn consent(&self) -> Option<Consent> {
+        Some(Consent {
+            state: SmsConsentState::from_str_name(self.state.as_deref()?)?,
+            source: SmsConsentSource::from_str_name(self.source.as_deref()?)?,
+            wording: self.wording.clone()?,
+            wording_language: self.wording_language.clone()?,
+            decide_time: self.decide_time?,
+            record_time: self.record_time?,
+            recorded_by: self.recorded_by.clone()?,
+            effective: true,
+        })
+    }
+}
+
+/// What a search asks for; `None` and empty = anything.
+#[derive(Clone, Debug, Default)]
+pub struct Criteria {
+    /// Names, as [`crate::domain::comparable`] makes them.
+    pub name: String,
+    /// Exact number.
+    pub phone: Option<E164>,
+    /// Exact day.
+    pub birth_date: Option<NaiveDate>,
+    /// Exact MRN.
+    pub mrn: String,
+}
+
+/// Patients who fit, with their scores in thousandths, best first, then by id.
+pub async fn search(
+    tx: &mut PgConnection,
+    criteria: &Criteria,
+    after: Option<(i32, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<(Uuid, i32)>> {
+    sqlx::query!(
+        "select set_config('pg_trgm.word_similarity_threshold', $1, true)",
+        NAME_LIKENESS.to_string()
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let (score, id) = after.unzip();
+    let rows = sqlx::query!(
+        r#"select id, score as "score!" from (
+               select p.id, case when $1 = '' then 1000
+                            else round(extensions.word_similarity($1, p.search_name) * 1000)::int end as score
+               from patients.patient p
+               join patients.contact c on c.patient_id = p.id
+               where ($1 = '' or p.search_name operator(extensions.%>) $1)
+                 and ($2 = '' or c.phone = $2)
+                 and ($3::date is null or p.birth_date = $3)
+                 and ($4 = '' or p.mrn = $4)
+           ) found
+           where $5::int is null or (-score, id) > (-$5::int, $6::uuid)
+           order by score desc, id
+           limit $7"#,
+        criteria.name,
+        criteria.phone.as_ref().map_or("", E164::as_str),
+        criteria.birth_date,
+        criteria.mrn,
+        score,
+        id,
+        limit,
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.score)).collect())
+}
+
+/// Other patients with the same phone, or the same name and birth date: who, and which of the two fits.
+pub async fn duplicates(
+    conn: &mut PgConnection,
+    patient: &Patient,
+    limit: i64,
+) -> sqlx::Result<Vec<(Uuid, SamePerson)>> {
+    let rows = sqlx::query!(
+        r#"select id as "id!", bool_or(by_name) as "name!", bool_or(by_phone) as "phone!" from (
+               select id, true as by_name, false as by_phone from patients.patient
+               where birth_date = $2 and search_name = $3
+               union all
+               select patient_id, false, true from patients.contact where phone = $4 and phone <> ''
+           ) found
+           where id <> $1
+           group by id
+           order by bool_or(by_name) and bool_or(by_phone) desc, bool_or(by_name) desc, id
+           limit $5"#,
+        patient.id.uuid(),
+        patient.identity.birth_date,
+        patient.identity.search_name(),
+        patient.contact.phone.as_ref().map_or("", E164::as_str),
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, SamePerson { name: row.name, phone: row.phone })).collect())
+}
+
+/// In what two patients agree.
+#[derive(Clone, Copy, Debug)]
+pub struct SamePerson {
+    /// Name and birth date.
+    pub name: bool,
+    /// Phone.
+    pub phone: bool,
+}
+
+/// Records a decision about texts.
+pub async fn insert_consent(
+    tx: &mut PgConnection,
+    patient: PatientId,
+    consent: &Consent,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into patients.sms_consent
+            (patient_id, state, source, wording, wording_language, decide_time, record_time, recorded_by, effective)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        patient.uuid(),
+        consent.state.as_str_name(),
+        consent.source.as_str_name(),
+        consent.wording,
+        consent.wording_language,
+        consent.decide_time,
+        consent.record_time,
+        consent.recorded_by,
+        consent.effective,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Every decision about texts, newest first.
+pub async fn consent_history(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<Vec<Consent>> {
+    let rows = sqlx::query!(
+        "select state, source, wording, wording_language, decide_time, record_time, recorded_by, effective
+         from patients.sms_consent where patient_id = $1 order by position desc",
+        patient.uuid()
+    )
+    .fetch_all(conn)
+    .await?;
+    let history = rows.into_iter().map(|row| Consent {
+        state: SmsConsentState::from_str_name(&row.state).unwrap_or_default(),
+        source: SmsConsentSource::from_str_name(&row.source).unwrap_or_default(),
+        wording: row.wording,
+        wording_language: row.wording_language,
+        decide_time: row.decide_time,
+        record_time: row.record_time,
+        recorded_by: row.recorded_by,
+        effective: row.effective,
+    });
+    Ok(history.collect())
+}
+
+/// Raises a patient's version without touching identity or contact.
+pub async fn raise_version(
+    tx: &mut PgConnection,
+    patient: PatientId,
+    now: DateTime<Utc>,
+) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        "update patients.patient set version = version + 1, update_time = $2 where id = $1 returning version",
+        patient.uuid(),
+        now
+    )
+    .fetch_one(tx)
+    .await
+}

@@ -1,0 +1,113 @@
+//! One row for each look, chained, and out of reach of an ordinary hand.
+
+use proto::clinic::auth::v1::Role;
+use proto::clinic::patients::v1::{
+    AccessAction, AccessPurpose, ListAccessLogRequest, SearchPatientsRequest, SetSmsConsentRequest,
+    SmsConsentSource, SmsConsentState,
+};
+use sqlx::{Connection as _, PgConnection};
+use tonic::Code;
+
+use crate::{Suite, get, nobody, refused, someone};
+
+fn log_of(patient_id: &str) -> ListAccessLogRequest {
+    ListAccessLogRequest { patient_id: patient_id.to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn every_look_leaves_one_row_and_the_rows_are_chained() {
+    let suite = Suite::start().await;
+    let patient = suite.registered(someone("Ada", "King", "202-555-0123")).await;
+    suite.patient(&patient.id).get_patient(get(&patient.id)).await.expect("read");
+    suite.patient(&nobody()).get_patient(get(&patient.id)).await.expect_err("nothing shown, nothing logged");
+    suite.call_as(Role::Service, "notify").get_patient(get(&patient.id)).await.expect("read");
+    let search = SearchPatientsRequest { query: "ada".to_owned(), ..Default::default() };
+    suite.call_as(Role::Provider, "dr-lee").search_patients(search).await.expect("found");
+    let consent = SetSmsConsentRequest {
+        patient_id: patient.id.clone(),
+        state: SmsConsentState::Granted.into(),
+        source: SmsConsentSource::FrontDesk.into(),
+        wording: "yes".to_owned(),
+        ..Default::default()
+    };
+    suite.desk().set_sms_consent(consent).await.expect("granted");
+
+    let mut own = suite.patient(&patient.id);
+    let mut rows = own.list_access_log(log_of(&patient.id)).await.expect("its log").into_inner().entries;
+    rows.reverse();
+    let told: Vec<_> =
+        rows.iter().map(|e| (e.actor.as_str(), e.actor_role(), e.action(), e.purpose())).collect();
+    let expected = [
+        ("ana", Role::FrontDesk, AccessAction::Create, AccessPurpose::Scheduling),
+        (&patient.id, Role::Patient, AccessAction::Read, AccessPurpose::PatientRequest),
+        ("notify", Role::Service, AccessAction::Read, AccessPurpose::Operations),
+        ("dr-lee", Role::Provider, AccessAction::Read, AccessPurpose::Care),
+        ("ana", Role::FrontDesk, AccessAction::Update, AccessPurpose::Scheduling),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(rows[2].fields, ["phone", "email", "language", "time_zone", "sms_consent"]);
+    assert_eq!(rows[2].method, "clinic.patients.v1.PatientService/GetPatient");
+
+    assert_eq!(rows[0].previous_hash, [0; 32]);
+    for (before, after) in rows.iter().zip(&rows[1..]) {
+        assert_eq!((after.sequence, &after.previous_hash), (before.sequence + 1, &before.hash));
+    }
+    let again = own.list_access_log(log_of(&patient.id)).await.expect("its log").into_inner().entries;
+    assert_eq!(again[0].fields, ["access_log"], "reading the log is logged too");
+}
+
+#[tokio::test]
+async fn the_log_is_for_the_patient_and_for_admins() {
+    let suite = Suite::start().await;
+    let patient = suite.registered(someone("Ada", "King", "202-555-0123")).await;
+    let foreign = suite.patient(&nobody()).list_access_log(log_of(&patient.id)).await;
+    refused(foreign, Code::NotFound, "PATIENT_NOT_FOUND");
+    let all = suite.patient(&patient.id).list_access_log(log_of("")).await;
+    refused(all, Code::InvalidArgument, "INVALID_FIELD");
+    refused(suite.desk().list_access_log(log_of(&patient.id)).await, Code::PermissionDenied, "ROLE_REQUIRED");
+
+    for family_name in ["One", "Two", "Three"] {
+        suite.registered(someone("Ada", family_name, "")).await;
+    }
+    let mut admin = suite.call_as(Role::Admin, "officer");
+    let mut request = ListAccessLogRequest { actor: "ana".to_owned(), page_size: 3, ..Default::default() };
+    let first = admin.list_access_log(request.clone()).await.expect("a page").into_inner();
+    request.page_token = first.next_page_token;
+    let second = admin.list_access_log(request).await.expect("a page").into_inner();
+    assert_eq!((first.entries.len(), second.entries.len(), second.next_page_token.as_str()), (3, 1, ""));
+    assert_eq!(second.entries[0].patient_id, patient.id);
+}
+
+#[tokio::test]
+async fn the_service_itself_cannot_change_a_row() {
+    let suite = Suite::start().await;
+    suite.registered(someone("Ada", "King", "")).await;
+    let url = suite.servers.database_url(patients::NAME);
+    let mut service = PgConnection::connect(&url).await.expect("the service's role");
+    for sql in ["update patients.access_log set actor = 'x'", "delete from patients.access_log"] {
+        let error = sqlx::query(sql).execute(&mut service).await.expect_err(sql);
+        let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
+        assert_eq!(code, "42501", "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn simultaneous_looks_leave_a_chain_without_gaps() {
+    const LOOKS: usize = 24;
+    let suite = Suite::start().await;
+    let patient = suite.registered(someone("Ada", "King", "")).await;
+    let calls = (0..LOOKS).map(|_| {
+        let mut desk = suite.desk();
+        let id = patient.id.clone();
+        tokio::spawn(async move { desk.get_patient(get(&id)).await.expect("read") })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.expect("no panic");
+    }
+    let mut own = suite.patient(&patient.id);
+    let rows = own.list_access_log(log_of(&patient.id)).await.expect("its log").into_inner().entries;
+    let mut links: Vec<_> = rows.iter().map(|e| (e.sequence, &e.previous_hash, &e.hash)).collect();
+    links.sort_unstable();
+    assert_eq!(links.iter().map(|l| l.0).collect::<Vec<_>>(), (1..=LOOKS as i64 + 1).collect::<Vec<_>>());
+    assert!(links.windows(2).all(|pair| pair[0].2 == pair[1].1));
+}

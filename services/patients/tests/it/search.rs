@@ -1,0 +1,76 @@
+//! Finding patients whose names are half remembered.
+
+use proto::clinic::auth::v1::Role;
+use proto::clinic::patients::v1::{Patient, SearchPatientsRequest};
+use proto::google::r#type::Date;
+use tonic::Code;
+
+use crate::{Suite, bad_fields, refused, someone};
+
+async fn names(suite: &Suite, request: SearchPatientsRequest) -> Vec<String> {
+    let found = suite.desk().search_patients(request).await.expect("found").into_inner().matches;
+    found.into_iter().map(|m| m.patient.expect("shown").family_name).collect()
+}
+
+fn by_name(query: &str) -> SearchPatientsRequest {
+    SearchPatientsRequest { query: query.to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn typos_accents_order_and_beginnings_do_not_hide_a_patient() {
+    let suite = Suite::start().await;
+    for (given, family) in [("José María", "Núñez"), ("Katherine", "Johnson"), ("Wei", "Zhang")] {
+        suite.registered(someone(given, family, "")).await;
+    }
+    for query in ["jose nunez", "Nuñez José", "jose mar", "nunes", "NUÑ"] {
+        assert_eq!(names(&suite, by_name(query)).await.first().map(String::as_str), Some("Núñez"), "{query}");
+    }
+    for query in ["kathrine jonson", "johnson, k", "Johnsen Katherine"] {
+        assert_eq!(names(&suite, by_name(query)).await, ["Johnson"], "{query}");
+    }
+    assert!(names(&suite, by_name("Abernathy")).await.is_empty());
+}
+
+#[tokio::test]
+async fn phone_birth_date_and_mrn_must_all_match() {
+    let suite = Suite::start().await;
+    let first =
+        suite.registered(Patient { mrn: "M-1".to_owned(), ..someone("Ada", "King", "202-555-0123") }).await;
+    suite.registered(Patient { mrn: "M-2".to_owned(), ..someone("Bea", "King", "202-555-0123") }).await;
+    let phone = SearchPatientsRequest { phone: "1 (202) 555 0123".to_owned(), ..Default::default() };
+    assert_eq!(names(&suite, phone.clone()).await.len(), 2);
+    let both = SearchPatientsRequest { mrn: "m-1".to_owned(), birth_date: first.birth_date, ..phone.clone() };
+    let found = suite.desk().search_patients(both.clone()).await.expect("found").into_inner().matches;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].matched_fields, ["phone", "birth_date", "mrn"]);
+    assert_eq!(found[0].patient.as_ref(), Some(&first));
+    let other = Some(Date { year: 1981, month: 1, day: 1 });
+    assert!(names(&suite, SearchPatientsRequest { birth_date: other, ..both.clone() }).await.is_empty());
+
+    let mut notify = suite.call_as(Role::Service, "notify");
+    let contact = notify.search_patients(phone).await.expect("by phone").into_inner().matches;
+    assert!(contact.iter().all(|m| m.patient.as_ref().is_some_and(|p| p.given_name.is_empty())));
+    refused(notify.search_patients(both).await, Code::PermissionDenied, "VIEW_NOT_ALLOWED");
+    let nothing = suite.desk().search_patients(SearchPatientsRequest::default()).await;
+    assert_eq!(bad_fields(&refused(nothing, Code::InvalidArgument, "INVALID_FIELD")), ["query"]);
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_repeating_anyone() {
+    let suite = Suite::start().await;
+    for i in 0..5 {
+        suite.registered(someone("Ada", &format!("King{i}"), "")).await;
+    }
+    let mut request = SearchPatientsRequest { page_size: 2, ..by_name("ada king") };
+    let mut seen = vec![];
+    loop {
+        let page = suite.desk().search_patients(request.clone()).await.expect("a page").into_inner();
+        seen.extend(page.matches.into_iter().map(|m| m.patient.expect("shown").family_name));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    seen.sort();
+    assert_eq!(seen, ["King0", "King1", "King2", "King3", "King4"]);
+}
