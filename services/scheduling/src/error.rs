@@ -1,0 +1,74 @@
+//! What can go wrong here, beyond what can go wrong anywhere.
+
+use kit::ids::Id;
+use kit::status::{Error as Common, Fault};
+use tonic::{Code, Status};
+
+use crate::DOMAIN;
+use crate::domain::search::Unknown;
+
+/// A refusal or a failure, as callers see it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Of the kind every service has.
+    #[error(transparent)]
+    Common(#[from] Common),
+    /// The id that the caller chose is taken.
+    #[error("this id is taken")]
+    Exists {
+        /// Such as `CLINIC_EXISTS`.
+        reason: &'static str,
+        /// Resource name, such as `Clinic`.
+        kind: &'static str,
+        /// The id.
+        id: String,
+    },
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Common(error.into())
+    }
+}
+
+impl From<Unknown> for Error {
+    fn from(unknown: Unknown) -> Self {
+        Self::Common(match unknown {
+            Unknown::ServiceType(id) => Common::not_found(id),
+            Unknown::Clinic(id) => Common::not_found(id),
+            Unknown::Provider(id) => Common::not_found(id),
+            Unknown::Room(id) => Common::not_found(id),
+        })
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Common(common) => common.into_status(DOMAIN),
+            Error::Exists { reason, kind, id } => {
+                Fault::new(Code::AlreadyExists, reason, message).resource(kind, id).into_status(DOMAIN)
+            }
+        }
+    }
+}
+
+/// Tells an insert whose id is taken from one that failed; the constraints on ids are called `<table>_id_unique`.
+pub fn exists<I: Id>(id: I, reason: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |error| {
+        let taken =
+            error.as_database_error().and_then(|e| e.constraint()).is_some_and(|c| c.ends_with("_id_unique"));
+        if taken { Error::Exists { reason, kind: kind::<I>(), id: id.to_string() } } else { error.into() }
+    }
+}
+
+/// A missing resource.
+pub fn not_found<I: Id>(id: I) -> Error {
+    Error::Common(Common::NotFound { kind: kind::<I>(), id: id.to_string() })
+}
+
+/// The name by which errors call a resource; the contract drops the prefix of `CalendarException` there.
+fn kind<I: Id>() -> &'static str {
+    I::KIND.strip_prefix("Calendar").unwrap_or(I::KIND)
+}

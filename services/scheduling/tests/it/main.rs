@@ -1,0 +1,174 @@
+//! The scheduling service on real servers, called over gRPC.
+
+mod availability;
+mod catalog;
+mod replicas;
+
+use chrono::{Days, NaiveDate};
+use kit::client::Outbound;
+use proto::clinic::auth::v1::Role;
+use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServiceClient;
+use proto::clinic::scheduling::v1::calendar_service_client::CalendarServiceClient;
+use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
+use proto::clinic::scheduling::v1::{
+    AvailabilityQuery, Clinic, CreateClinicRequest, CreateProviderRequest, CreateRoomRequest,
+    CreateServiceTypeRequest, OpeningHours, Provider, PutWeeklyTemplateRequest, Room,
+    SearchAvailabilityRequest, SearchAvailabilityResponse, ServiceType, WeeklyTemplate,
+};
+use scheduling::Config;
+use testkit::Servers;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+pub(crate) const ZONE: &str = "America/New_York";
+
+/// A running service and the servers below it.
+pub(crate) struct Suite {
+    pub(crate) servers: Servers,
+    pub(crate) url: String,
+}
+
+/// One clinic with one room, where one provider works 09:00 to 11:00 every day and gives visits of 30 minutes.
+pub(crate) struct World {
+    pub(crate) clinic: Clinic,
+    pub(crate) room: Room,
+    pub(crate) provider: Provider,
+    pub(crate) service: ServiceType,
+    pub(crate) template: WeeklyTemplate,
+}
+
+impl Suite {
+    pub(crate) async fn start() -> Self {
+        let servers = Servers::start().await;
+        let url = Self::replica(&servers).await;
+        Self { servers, url }
+    }
+
+    /// Starts one more process's worth of the service on the same database and broker.
+    pub(crate) async fn replica(servers: &Servers) -> String {
+        let (listener, url) = testkit::listener().await;
+        let config = Config { service: servers.service(scheduling::NAME) };
+        let run = scheduling::run(listener, config, servers.clock.clone(), servers.stop.clone());
+        tokio::spawn(async move { run.await.expect("the service runs until it is stopped") });
+        url
+    }
+
+    fn as_role(&self, role: Role) -> Outbound {
+        self.servers.client(&self.url, role, "somebody")
+    }
+
+    pub(crate) fn catalog(&self) -> CatalogServiceClient<Outbound> {
+        CatalogServiceClient::new(self.as_role(Role::Manager))
+    }
+
+    pub(crate) fn catalog_as(&self, role: Role) -> CatalogServiceClient<Outbound> {
+        CatalogServiceClient::new(self.as_role(role))
+    }
+
+    pub(crate) fn calendar(&self) -> CalendarServiceClient<Outbound> {
+        CalendarServiceClient::new(self.as_role(Role::Manager))
+    }
+
+    pub(crate) fn availability(&self) -> AvailabilityServiceClient<Outbound> {
+        AvailabilityServiceClient::new(self.as_role(Role::FrontDesk))
+    }
+
+    pub(crate) fn booking(&self) -> AvailabilityServiceClient<Outbound> {
+        AvailabilityServiceClient::new(self.as_role(Role::Service))
+    }
+
+    /// A local day some days ahead, the same on every clock of the tests.
+    pub(crate) fn day(&self, ahead: u64) -> NaiveDate {
+        self.servers.clock.now().date_naive() + Days::new(ahead)
+    }
+
+    pub(crate) async fn world(&self) -> World {
+        let clinic = self.catalog().create_clinic(clinic("Lakeside")).await.expect("a clinic").into_inner();
+        let room = Room { clinic_id: clinic.id.clone(), name: "1".into(), ..Default::default() };
+        let room = CreateRoomRequest { room: Some(room), ..Default::default() };
+        let room = self.catalog().create_room(room).await.expect("a room").into_inner();
+        let service = ServiceType { name: "Follow-up".into(), duration_minutes: 30, ..Default::default() };
+        let service = CreateServiceTypeRequest { service_type: Some(service), ..Default::default() };
+        let service = self.catalog().create_service_type(service).await.expect("a service type").into_inner();
+        let provider = Provider { name: "Dr. Ada Osei".into(), ..Default::default() };
+        let provider = CreateProviderRequest { provider: Some(provider), ..Default::default() };
+        let provider = self.catalog().create_provider(provider).await.expect("a provider").into_inner();
+        let template = self.template(&clinic.id, &provider.id);
+        let template = self.calendar().put_weekly_template(template).await.expect("a template").into_inner();
+        World { clinic, room, provider, service, template }
+    }
+
+    pub(crate) fn template(&self, clinic_id: &str, provider_id: &str) -> PutWeeklyTemplateRequest {
+        let first = self.day(0).format("%Y%m%d");
+        let weekly_template = WeeklyTemplate {
+            provider_id: provider_id.to_owned(),
+            clinic_id: clinic_id.to_owned(),
+            rule: format!("DTSTART;TZID={ZONE}:{first}T090000\nRRULE:FREQ=DAILY"),
+            start_time: Some(kit::fields::time_of_day(9 * 60)),
+            end_time: Some(kit::fields::time_of_day(11 * 60)),
+            ..Default::default()
+        };
+        PutWeeklyTemplateRequest { request_id: String::new(), weekly_template: Some(weekly_template) }
+    }
+
+    /// A search from `first` to `last` days ahead.
+    pub(crate) fn search(&self, world: &World, first: u64, last: u64) -> SearchAvailabilityRequest {
+        let query = AvailabilityQuery {
+            service_type_id: world.service.id.clone(),
+            first_date: Some(kit::fields::date(self.day(first))),
+            last_date: Some(kit::fields::date(self.day(last))),
+            ..Default::default()
+        };
+        SearchAvailabilityRequest { query: Some(query), ..Default::default() }
+    }
+
+    /// Searches until the answer is as `expected`.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        search: &SearchAvailabilityRequest,
+        expected: impl Fn(&SearchAvailabilityResponse) -> bool,
+    ) -> SearchAvailabilityResponse {
+        let client = self.availability();
+        testkit::until(what, || {
+            let (mut client, search, expected) = (client.clone(), search.clone(), &expected);
+            async move {
+                let found = client.search_availability(search).await.ok()?.into_inner();
+                expected(&found).then_some(found)
+            }
+        })
+        .await
+    }
+}
+
+/// Open every day, 08:00 to 18:00.
+pub(crate) fn clinic(name: &str) -> CreateClinicRequest {
+    let hours = |day| OpeningHours {
+        day,
+        open: Some(kit::fields::time_of_day(8 * 60)),
+        close: Some(kit::fields::time_of_day(18 * 60)),
+    };
+    let clinic = Clinic {
+        name: name.to_owned(),
+        time_zone: ZONE.to_owned(),
+        opening_hours: (1..=7).map(hours).collect(),
+        phone: "+13125550100".to_owned(),
+        ..Default::default()
+    };
+    CreateClinicRequest { clinic: Some(clinic), ..Default::default() }
+}
+
+/// The clock times of an answer's slots, such as `09:30`.
+pub(crate) fn times(found: &SearchAvailabilityResponse) -> Vec<&str> {
+    found.slots.iter().map(|slot| &slot.local_start[11..16]).collect()
+}
+
+pub(crate) fn code_and_reason(status: &Status) -> (Code, String) {
+    (status.code(), kit::status::reason(status))
+}
+
+/// Names of the fields that an INVALID_ARGUMENT refuses.
+pub(crate) fn bad_fields(status: &Status) -> Vec<String> {
+    let details = status.get_details_bad_request().expect("the bad fields");
+    details.field_violations.into_iter().map(|v| v.field).collect()
+}
