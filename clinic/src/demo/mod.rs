@@ -6,6 +6,8 @@
 mod network;
 mod people;
 
+use std::cell::Cell;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kit::auth::Issuer;
@@ -43,19 +45,14 @@ pub async fn seed(
     if calls.is_done().await? {
         return Ok(());
     }
-    // In this order, because each stage names what the one before made.
-    let mut stages = vec![network::catalog()];
-    stages.extend(network::calendars(now));
-    stages.extend([people::patients(), people::cards()]);
-    let of = stages.iter().map(Vec::len).sum();
-    let mut done = 0;
-    for stage in stages {
-        let mut running = futures::stream::iter(stage).map(|step| calls.make(step)).buffer_unordered(AT_ONCE);
-        while running.try_next().await?.is_some() {
-            done += 1;
-            progress(done, of);
-        }
-    }
+    let (network, people) = (network::stages(now), people::stages(now));
+    let of = network.iter().chain(&people).map(Vec::len).sum();
+    let done = Cell::new(0);
+    let step_done = || {
+        done.set(done.get() + 1);
+        progress(done.get(), of);
+    };
+    futures::try_join!(calls.run(network, &step_done), calls.run(people, &step_done))?;
     calls.make(people::last()).await
 }
 
@@ -70,6 +67,7 @@ enum Step {
     Fees(proto::clinic::billing::v1::SetFeeScheduleRequest),
     Patient(proto::clinic::patients::v1::RegisterPatientRequest),
     Card(proto::clinic::billing::v1::SavePaymentMethodRequest),
+    Consent(proto::clinic::patients::v1::SetSmsConsentRequest),
 }
 
 struct Calls {
@@ -77,6 +75,18 @@ struct Calls {
 }
 
 impl Calls {
+    /// Makes one stage after the other, the steps of each many at once.
+    async fn run(&self, stages: Vec<Vec<Step>>, step_done: &impl Fn()) -> anyhow::Result<()> {
+        for stage in stages {
+            let mut running =
+                futures::stream::iter(stage).map(|step| self.make(step)).buffer_unordered(AT_ONCE);
+            while running.try_next().await?.is_some() {
+                step_done();
+            }
+        }
+        Ok(())
+    }
+
     async fn is_done(&self) -> anyhow::Result<bool> {
         let request = proto::clinic::patients::v1::GetPatientRequest {
             patient_id: id(LAST).to_string(),
@@ -94,6 +104,7 @@ impl Calls {
     async fn make(&self, step: Step) -> anyhow::Result<()> {
         let catalog = || CatalogServiceClient::new(self.channel.clone());
         let calendar = || CalendarServiceClient::new(self.channel.clone());
+        let patients = || PatientServiceClient::new(self.channel.clone());
         let billing = || BillingServiceClient::new(self.channel.clone());
         let made = match step {
             Step::Clinic(r) => catalog().create_clinic(r).await.map(drop),
@@ -103,9 +114,8 @@ impl Calls {
             Step::Template(r) => calendar().put_weekly_template(r).await.map(drop),
             Step::Blackout(r) => calendar().add_blackout(r).await.map(drop),
             Step::Fees(r) => billing().set_fee_schedule(r).await.map(drop),
-            Step::Patient(r) => {
-                PatientServiceClient::new(self.channel.clone()).register_patient(r).await.map(drop)
-            }
+            Step::Patient(r) => patients().register_patient(r).await.map(drop),
+            Step::Consent(r) => patients().set_sms_consent(r).await.map(drop),
             Step::Card(r) => billing().save_payment_method(r).await.map(drop),
         };
         made.or_else(there_already)

@@ -186,89 +186,96 @@ const PROVIDERS: [(&str, &str, &[&str], &[Week]); 12] = [
 const WEEK: [DayOfWeek; 5] =
     [DayOfWeek::Monday, DayOfWeek::Tuesday, DayOfWeek::Wednesday, DayOfWeek::Thursday, DayOfWeek::Friday];
 
-/// What can be booked.
-pub(super) fn catalog() -> Vec<Step> {
-    let mut steps = vec![];
-    for plan in &CLINICS {
-        let span = |day: DayOfWeek, open: u16, close: u16| OpeningHours {
-            day: day as i32,
-            open: Some(time_of_day(open)),
-            close: Some(time_of_day(close)),
-        };
-        let mut opening_hours: Vec<_> = WEEK.iter().map(|day| span(*day, plan.open, plan.close)).collect();
-        if plan.saturday {
-            opening_hours.push(span(DayOfWeek::Saturday, 540, 780));
-        }
-        steps.push(Step::Clinic(CreateClinicRequest {
-            request_id: String::new(),
-            clinic_id: id(&format!("clinic/{}", plan.key)).to_string(),
-            clinic: Some(Clinic {
-                name: plan.name.to_owned(),
-                time_zone: plan.zone.to_owned(),
-                opening_hours,
-                phone: plan.phone.to_owned(),
-                address: plan.address.to_owned(),
-                ..Default::default()
-            }),
-        }));
-    }
-    for plan in &SERVICES {
-        steps.push(Step::ServiceType(CreateServiceTypeRequest {
-            request_id: String::new(),
-            service_type_id: id(&format!("service/{}", plan.key)).to_string(),
-            service_type: Some(ServiceType {
-                name: plan.name.to_owned(),
-                duration_minutes: plan.minutes,
-                buffer_after_minutes: plan.buffer_after,
-                room_features: plan.features.iter().map(|f| (*f).to_owned()).collect(),
-                copay_required: plan.fees.is_some(),
-                ..Default::default()
-            }),
-        }));
-    }
-    steps
+/// The network, stage after stage, because each names what the one before made. Providers come late: a blackout or a room that is
+/// there before them changes nobody's calendar.
+pub(super) fn stages(now: DateTime<Utc>) -> Vec<Vec<Step>> {
+    let year = now.year();
+    let places = CLINICS.iter().map(clinic).chain(SERVICES.iter().map(service_type));
+    let around = CLINICS.iter().flat_map(|plan| rooms_and_fees(plan, now));
+    let holidays = [year, year + 1].into_iter().flat_map(holidays).map(|(name, day)| closed(name, day));
+    let templates = PROVIDERS.iter().flat_map(|(name, _, _, weeks)| {
+        weeks.iter().enumerate().map(move |(i, week)| template(name, i, *week, year))
+    });
+    vec![
+        places.collect(),
+        around.chain(holidays).collect(),
+        PROVIDERS
+            .iter()
+            .map(|(name, specialty, languages, _)| provider(name, specialty, languages))
+            .collect(),
+        templates.collect(),
+    ]
 }
 
-/// Who works where and when, in which rooms, on which days not, and what it costs.
-pub(super) fn calendars(now: DateTime<Utc>) -> Vec<Vec<Step>> {
-    let year = now.year();
-    // The day that is today in the last time zone to reach it: fees cannot begin on a day that is over.
-    let fees_from = (now - TimeDelta::hours(12)).date_naive();
-    let mut first = vec![];
-    for plan in &CLINICS {
-        let clinic_id = id(&format!("clinic/{}", plan.key)).to_string();
-        for (name, features) in plan.rooms {
-            first.push(Step::Room(CreateRoomRequest {
-                request_id: String::new(),
-                room_id: id(&format!("room/{name}")).to_string(),
-                room: Some(Room {
-                    clinic_id: clinic_id.clone(),
-                    name: format!("Room {name}"),
-                    features: features.iter().map(|f| (*f).to_owned()).collect(),
-                    ..Default::default()
-                }),
-            }));
-        }
-        first.push(Step::Fees(fees(&clinic_id, fees_from)));
+fn clinic(plan: &ClinicPlan) -> Step {
+    let span = |day: DayOfWeek, open: u16, close: u16| OpeningHours {
+        day: day as i32,
+        open: Some(time_of_day(open)),
+        close: Some(time_of_day(close)),
+    };
+    let mut opening_hours: Vec<_> = WEEK.iter().map(|day| span(*day, plan.open, plan.close)).collect();
+    if plan.saturday {
+        opening_hours.push(span(DayOfWeek::Saturday, 540, 780));
     }
-    for (name, specialty, languages, _) in &PROVIDERS {
-        first.push(Step::Provider(CreateProviderRequest {
+    Step::Clinic(CreateClinicRequest {
+        request_id: String::new(),
+        clinic_id: id(&format!("clinic/{}", plan.key)).to_string(),
+        clinic: Some(Clinic {
+            name: plan.name.to_owned(),
+            time_zone: plan.zone.to_owned(),
+            opening_hours,
+            phone: plan.phone.to_owned(),
+            address: plan.address.to_owned(),
+            ..Default::default()
+        }),
+    })
+}
+
+fn service_type(plan: &ServicePlan) -> Step {
+    Step::ServiceType(CreateServiceTypeRequest {
+        request_id: String::new(),
+        service_type_id: id(&format!("service/{}", plan.key)).to_string(),
+        service_type: Some(ServiceType {
+            name: plan.name.to_owned(),
+            duration_minutes: plan.minutes,
+            buffer_after_minutes: plan.buffer_after,
+            room_features: plan.features.iter().map(|f| (*f).to_owned()).collect(),
+            copay_required: plan.fees.is_some(),
+            ..Default::default()
+        }),
+    })
+}
+
+fn rooms_and_fees(plan: &ClinicPlan, now: DateTime<Utc>) -> Vec<Step> {
+    let clinic_id = id(&format!("clinic/{}", plan.key)).to_string();
+    let room = |(name, features): &(&str, &[&str])| {
+        Step::Room(CreateRoomRequest {
             request_id: String::new(),
-            provider_id: id(&format!("provider/{name}")).to_string(),
-            provider: Some(Provider {
-                name: (*name).to_owned(),
-                specialty: (*specialty).to_owned(),
-                languages: languages.iter().map(|l| (*l).to_owned()).collect(),
+            room_id: id(&format!("room/{name}")).to_string(),
+            room: Some(Room {
+                clinic_id: clinic_id.clone(),
+                name: format!("Room {name}"),
+                features: features.iter().map(|f| (*f).to_owned()).collect(),
                 ..Default::default()
             }),
-        }));
-    }
-    let templates = PROVIDERS.iter().flat_map(|(name, _, _, weeks)| {
-        weeks.iter().enumerate().map(move |(i, week)| Step::Template(template(name, i, *week, year)))
-    });
-    let holidays =
-        [year, year + 1].into_iter().flat_map(holidays).map(|(name, day)| Step::Blackout(closed(name, day)));
-    vec![first, templates.chain(holidays).collect()]
+        })
+    };
+    // The day that is today in the last time zone to reach it: fees cannot begin on a day that is over.
+    let from = (now - TimeDelta::hours(12)).date_naive();
+    plan.rooms.iter().map(room).chain([Step::Fees(fees(&clinic_id, from))]).collect()
+}
+
+fn provider(name: &str, specialty: &str, languages: &[&str]) -> Step {
+    Step::Provider(CreateProviderRequest {
+        request_id: String::new(),
+        provider_id: id(&format!("provider/{name}")).to_string(),
+        provider: Some(Provider {
+            name: name.to_owned(),
+            specialty: specialty.to_owned(),
+            languages: languages.iter().map(|l| (*l).to_owned()).collect(),
+            ..Default::default()
+        }),
+    })
 }
 
 fn fees(clinic_id: &str, from: NaiveDate) -> SetFeeScheduleRequest {
@@ -286,12 +293,7 @@ fn fees(clinic_id: &str, from: NaiveDate) -> SetFeeScheduleRequest {
     SetFeeScheduleRequest { clinic_id: clinic_id.to_owned(), fees: fees.collect(), ..Default::default() }
 }
 
-fn template(
-    provider: &str,
-    number: usize,
-    (clinic, rule, from, until): Week,
-    year: i32,
-) -> PutWeeklyTemplateRequest {
+fn template(provider: &str, number: usize, (clinic, rule, from, until): Week, year: i32) -> Step {
     let zone = CLINICS.iter().find(|c| c.key == clinic).map_or("UTC", |c| c.zone);
     // The first week of the year before, so that the pattern of other weeks is the same all year.
     let start = first_monday(year - 1);
@@ -306,7 +308,7 @@ fn template(
         from / 60,
         from % 60
     );
-    PutWeeklyTemplateRequest {
+    Step::Template(PutWeeklyTemplateRequest {
         request_id: String::new(),
         weekly_template: Some(WeeklyTemplate {
             id: id(&format!("template/{provider}/{number}")).to_string(),
@@ -317,12 +319,12 @@ fn template(
             end_time: Some(time_of_day(until)),
             ..Default::default()
         }),
-    }
+    })
 }
 
-fn closed(name: &str, day: NaiveDate) -> AddBlackoutRequest {
+fn closed(name: &str, day: NaiveDate) -> Step {
     let days = DateSpan { first_date: Some(date(day)), last_date: None };
-    AddBlackoutRequest {
+    Step::Blackout(AddBlackoutRequest {
         request_id: String::new(),
         blackout_id: id(&format!("blackout/{day}")).to_string(),
         blackout: Some(Blackout {
@@ -330,7 +332,7 @@ fn closed(name: &str, day: NaiveDate) -> AddBlackoutRequest {
             span: Some(blackout::Span::Days(days)),
             ..Default::default()
         }),
-    }
+    })
 }
 
 fn first_monday(year: i32) -> NaiveDate {

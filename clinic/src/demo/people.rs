@@ -1,9 +1,11 @@
-//! 200 patients, every third with a saved sandbox card. All of them are invented; the numbers are reserved for fiction.
+//! 200 patients, every third with a saved sandbox card and texts agreed to. All of them are invented; the numbers are reserved for fiction.
 
-use chrono::{NaiveDate, TimeDelta};
-use kit::fields::date;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use kit::fields::{date, timestamp};
 use proto::clinic::billing::v1::SavePaymentMethodRequest;
-use proto::clinic::patients::v1::{Patient, RegisterPatientRequest};
+use proto::clinic::patients::v1::{
+    Patient, RegisterPatientRequest, SetSmsConsentRequest, SmsConsentSource, SmsConsentState,
+};
 
 use super::{Step, id};
 
@@ -28,9 +30,9 @@ const FAMILY: [&str; 25] = [
 ];
 const LANGUAGES: [&str; 4] = ["en", "en", "es", "en"];
 
-/// All but the last patient.
-pub(super) fn patients() -> Vec<Step> {
-    (1..PATIENTS).map(patient).collect()
+/// The patients but the last, then what belongs to them.
+pub(super) fn stages(now: DateTime<Utc>) -> Vec<Vec<Step>> {
+    vec![(1..PATIENTS).map(patient).collect(), cards().into_iter().chain(consents(now)).collect()]
 }
 
 /// The patient whose presence says that the seeding is complete.
@@ -62,8 +64,23 @@ fn patient(n: usize) -> Step {
     })
 }
 
+/// Who has a card also agreed to texts.
+fn consents(now: DateTime<Utc>) -> impl Iterator<Item = Step> {
+    (1..PATIENTS).step_by(WITH_CARD).map(move |n| {
+        Step::Consent(SetSmsConsentRequest {
+            request_id: id(&format!("consent/{n}")).to_string(),
+            patient_id: id(&format!("patient/{n}")).to_string(),
+            state: SmsConsentState::Granted as i32,
+            source: SmsConsentSource::PaperForm as i32,
+            wording: "The clinic may send me texts about my visits.".to_owned(),
+            wording_language: "en".to_owned(),
+            decide_time: Some(timestamp(now)),
+        })
+    })
+}
+
 /// Cards by the sandbox's test tokens.
-pub(super) fn cards() -> Vec<Step> {
+fn cards() -> Vec<Step> {
     let card = |n: usize, token: &str| {
         Step::Card(SavePaymentMethodRequest {
             request_id: id(&format!("card/{n}")).to_string(),
@@ -72,6 +89,6 @@ pub(super) fn cards() -> Vec<Step> {
             make_default: true,
         })
     };
-    let good = (1..=PATIENTS).step_by(WITH_CARD).map(|n| card(n, "pm_card_visa"));
+    let good = (1..PATIENTS).step_by(WITH_CARD).map(|n| card(n, "pm_card_visa"));
     good.chain([card(DECLINED, "pm_card_chargeCustomerFail")]).collect()
 }

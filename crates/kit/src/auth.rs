@@ -63,7 +63,7 @@ pub struct Claims {
 pub struct Caller {
     /// The token's `sub`.
     pub subject: String,
-    /// Roles, without unknown ones.
+    /// Roles that the method being called allows.
     pub roles: Vec<Role>,
 }
 
@@ -187,8 +187,10 @@ pub fn authorize(
         };
     };
     let token = authorization.strip_prefix("Bearer ").or_else(|| authorization.strip_prefix("bearer "));
-    let caller = verifier.verify(token.unwrap_or_default())?;
-    if rule.anyone || caller.roles.iter().any(|r| rule.allow.contains(r)) {
+    let mut caller = verifier.verify(token.unwrap_or_default())?;
+    // A role that this method does not allow must not widen what another one may see.
+    caller.roles.retain(|role| rule.allow.contains(role));
+    if rule.anyone || !caller.roles.is_empty() {
         return Ok(Some(caller));
     }
     let needed: Vec<_> = rule.allow.iter().map(|r| role_name(*r)).collect();

@@ -85,7 +85,7 @@ ids! {
     /// One rule of a provider's week.
     WeeklyTemplateId = "WeeklyTemplate",
     /// Time off or extra hours of one provider.
-    ExceptionId = "CalendarException",
+    ExceptionId = "Exception",
     /// Closed time of a clinic or of the whole network.
     BlackoutId = "Blackout",
     /// A hold, booking or visit: one row through its whole life.

@@ -59,16 +59,11 @@ pub fn exists<I: Id>(id: I, reason: &'static str) -> impl FnOnce(sqlx::Error) ->
     move |error| {
         let taken =
             error.as_database_error().and_then(|e| e.constraint()).is_some_and(|c| c.ends_with("_id_unique"));
-        if taken { Error::Exists { reason, kind: kind::<I>(), id: id.to_string() } } else { error.into() }
+        if taken { Error::Exists { reason, kind: I::KIND, id: id.to_string() } } else { error.into() }
     }
 }
 
 /// A missing resource.
 pub fn not_found<I: Id>(id: I) -> Error {
-    Error::Common(Common::NotFound { kind: kind::<I>(), id: id.to_string() })
-}
-
-/// The name by which errors call a resource; the contract drops the prefix of `CalendarException` there.
-fn kind<I: Id>() -> &'static str {
-    I::KIND.strip_prefix("Calendar").unwrap_or(I::KIND)
+    Error::Common(Common::NotFound { kind: I::KIND, id: id.to_string() })
 }

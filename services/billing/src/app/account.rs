@@ -1,0 +1,73 @@
+//! What is read: charges, and a patient's account.
+
+use chrono::{DateTime, Utc};
+use kit::ids::{ChargeId, PatientId};
+use kit::page::Page;
+use uuid::Uuid;
+
+use super::App;
+use crate::domain::card::Card;
+use crate::domain::charge::Charge;
+use crate::domain::visit::Visit;
+use crate::error::Error;
+use crate::store::charges::{self, Filter};
+use crate::store::ledger::Line;
+use crate::store::{cards, ledger};
+
+/// Sort key of charges and of statement lines.
+pub type Key = (DateTime<Utc>, Uuid);
+
+/// A patient's account. Amounts in minor units of the network's currency.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// What the patient owes; below zero = is owed.
+    pub balance: i64,
+    /// What is reserved on the patient's cards.
+    pub authorized: i64,
+    /// The default first, then newest first.
+    pub cards: Vec<Card>,
+    /// The page of the statement.
+    pub lines: Vec<Line>,
+    /// For the next page; empty = this is the last.
+    pub next_page_token: String,
+}
+
+impl App {
+    /// One charge with its visit.
+    pub async fn charge(&self, id: ChargeId) -> Result<(Charge, Visit), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let found = charges::get_with_visit(&mut conn, id).await?;
+        Ok(found.ok_or_else(|| kit::status::Error::not_found(id))?)
+    }
+
+    /// A page of charges, and the token for the next.
+    pub async fn charges(
+        &self,
+        filter: &Filter,
+        page: &Page<Key>,
+    ) -> Result<(Vec<(Charge, Visit)>, String), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let rows = charges::list(&mut conn, filter, page.after, page.limit()).await?;
+        Ok(page.cut(rows, |(charge, _)| (charge.created_at, charge.id.uuid())))
+    }
+
+    /// A patient's account, as of one moment, with a page of the statement of `interval`.
+    pub async fn account(
+        &self,
+        patient: PatientId,
+        interval: (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+        page: &Page<Key>,
+    ) -> Result<Account, Error> {
+        let mut tx = self.db.begin().await?;
+        ledger::freeze(&mut tx).await?;
+        let lines = ledger::statement(&mut tx, patient, interval, page.after, page.limit()).await?;
+        let (lines, next_page_token) = page.cut(lines, |line| (line.posted_at, line.id));
+        Ok(Account {
+            balance: ledger::balance(&mut tx, patient).await?,
+            authorized: ledger::authorized(&mut tx, patient).await?,
+            cards: cards::of_patient(&mut tx, patient).await?,
+            lines,
+            next_page_token,
+        })
+    }
+}

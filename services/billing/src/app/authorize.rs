@@ -1,0 +1,213 @@
+//! Reserving the co-pay of a held visit.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, RequestId, ServiceTypeId};
+use kit::status::Error as KitError;
+use sqlx::PgConnection;
+use tracing::Instrument as _;
+
+use super::App;
+use super::cards::usable_card;
+use super::settle::LEASE;
+use crate::domain::card::Card;
+use crate::domain::charge::{Charge, Kind, State};
+use crate::domain::visit::{Ending, Visit};
+use crate::error::Error;
+use crate::store::charges::{self, Attempt};
+use crate::store::{fees, visits};
+
+/// A held visit whose co-pay is to be reserved.
+#[derive(Clone, Debug)]
+pub struct AuthorizeCopay {
+    /// The caller's name for this attempt.
+    pub request: Option<RequestId>,
+    /// Hash of the caller's request.
+    pub fingerprint: Vec<u8>,
+    /// The visit.
+    pub appointment: AppointmentId,
+    /// Who pays.
+    pub patient: PatientId,
+    /// Where.
+    pub clinic: ClinicId,
+    /// What.
+    pub service_type: ServiceTypeId,
+    /// When it starts.
+    pub start: DateTime<Utc>,
+    /// Chooses the fee.
+    pub visit_date: NaiveDate,
+    /// The card; `None` = the patient's default.
+    pub card: Option<PaymentMethodId>,
+    /// End of the hold.
+    pub authorize_by: DateTime<Utc>,
+    /// The patient is not there to confirm.
+    pub off_session: bool,
+}
+
+/// What a call comes to before the provider is asked.
+enum Plan {
+    /// The charge answers it as it stands.
+    Answer(ChargeId),
+    /// Ask the provider how the newest attempt stands.
+    Ask {
+        /// Which charge.
+        id: ChargeId,
+        /// As it stood then.
+        revision: i64,
+    },
+    /// Begin another attempt; the charge is new when it has none.
+    Begin(Box<Charge>),
+}
+
+impl App {
+    /// Answers the charge in AUTHORIZED or REQUIRES_ACTION with its visit, or why there is none.
+    pub async fn authorize_copay(&self, call: AuthorizeCopay) -> Result<(Charge, Visit), Error> {
+        let (id, ask) = loop {
+            let mut tx = self.db.begin().await?;
+            match plan(&mut tx, &call, self.clock.now()).await? {
+                Plan::Answer(id) => break (id, false),
+                Plan::Ask { id, revision } => {
+                    charges::postpone(&mut tx, id, revision, Some(LEASE)).await?;
+                    tx.commit().await?;
+                    break (id, true);
+                }
+                Plan::Begin(charge) => {
+                    let card = usable_card(&mut tx, call.patient, call.card, self.clock.now()).await?;
+                    if card.confirmed {
+                        let id = begin(&mut tx, *charge, &card, &call, self.clock.now()).await?;
+                        tx.commit().await?;
+                        break (id, true);
+                    }
+                    // The provider is asked outside the transaction; then all is looked at again.
+                    tx.rollback().await?;
+                    self.confirm_card(&card).await?;
+                }
+            }
+        };
+        if ask {
+            // In a task of its own: a caller who leaves does not leave the outcome unknown.
+            let app = self.clone();
+            let driven = tokio::spawn(async move { app.drive(id).await }.in_current_span()).await;
+            driven.map_err(KitError::internal)??;
+        }
+        let mut conn = self.db.pool().acquire().await?;
+        let found = charges::get_with_visit(&mut conn, id).await?;
+        let (charge, visit) = found.ok_or_else(|| KitError::not_found(id))?;
+        match charge.state {
+            State::Authorized | State::RequiresAction => Ok((charge, visit)),
+            State::Authorizing => Err(Error::provider_down()),
+            State::Declined => Err(declined(&charge)),
+            State::Capturing
+            | State::Captured
+            | State::Voiding
+            | State::Voided
+            | State::Lapsed
+            | State::Refunded => Err(ended(&charge, &visit)),
+        }
+    }
+}
+
+/// Decides under the visit's lock. What is inserted here stays only if the caller commits.
+async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) -> Result<Plan, Error> {
+    let named = Visit {
+        appointment: call.appointment,
+        version: 0,
+        patient: call.patient,
+        clinic: call.clinic,
+        service_type: call.service_type,
+        start: call.start,
+        ended: None,
+    };
+    visits::put(tx, &named).await?;
+    let visit = visits::lock(tx, call.appointment).await?;
+    if visit.patient != call.patient {
+        return Err(KitError::invalid("patient_id", "must be the patient of the appointment").into());
+    }
+    let over = visit.ended.is_some() || visits::clock(tx).await? >= call.authorize_by;
+    let repeat = match call.request {
+        None => false,
+        Some(request) => match charges::attempt_of_request(tx, request).await? {
+            None => false,
+            Some((fingerprint, _)) if fingerprint != call.fingerprint => {
+                return Err(KitError::RequestIdReused { request_id: request.uuid() }.into());
+            }
+            Some((_, Some(code))) => return Err(Error::PaymentDeclined { code }),
+            Some((_, None)) => true,
+        },
+    };
+    let Some(charge) = charges::lock(tx, call.appointment, Kind::Copay).await? else {
+        if over {
+            return Err(Error::HoldExpired);
+        }
+        let fee = fees::in_force(tx, call.clinic, call.service_type, call.visit_date).await?;
+        let (fee, currency) = fee.ok_or(Error::FeeNotSet)?;
+        let amount = fee.copay.ok_or(Error::CopayNotDue)?;
+        return Ok(Plan::Begin(Box::new(Charge::copay(call.appointment, amount, currency, now))));
+    };
+    let other_card = call.card.is_some() && call.card != charge.payment_method;
+    match charge.state {
+        State::Authorized => Ok(Plan::Answer(charge.id)),
+        State::Authorizing | State::RequiresAction | State::Declined | State::Lapsed if over => {
+            Err(Error::HoldExpired)
+        }
+        State::RequiresAction if other_card && !repeat => Ok(Plan::Begin(Box::new(charge))),
+        State::Authorizing | State::RequiresAction => {
+            Ok(Plan::Ask { id: charge.id, revision: charge.revision })
+        }
+        State::Declined if repeat => Err(declined(&charge)),
+        State::Declined | State::Lapsed => Ok(Plan::Begin(Box::new(charge))),
+        State::Capturing | State::Captured | State::Voiding | State::Voided | State::Refunded => {
+            Err(ended(&charge, &visit))
+        }
+    }
+}
+
+/// Writes down what the provider is about to be asked.
+async fn begin(
+    tx: &mut PgConnection,
+    mut charge: Charge,
+    card: &Card,
+    call: &AuthorizeCopay,
+    now: DateTime<Utc>,
+) -> Result<ChargeId, Error> {
+    let is_new = charge.attempt == 0;
+    let replaces = charge.ask(card.id);
+    if is_new {
+        charges::insert(tx, &charge, Some(LEASE)).await?;
+    } else {
+        charges::save(tx, &mut charge, Some(LEASE), now).await?;
+    }
+    let attempt = Attempt {
+        charge: charge.id,
+        number: charge.attempt,
+        request: call.request,
+        fingerprint: call.fingerprint.clone(),
+        card: card.id,
+        off_session: call.off_session,
+        replaces,
+        created_at: visits::clock(tx).await?,
+    };
+    charges::insert_attempt(tx, &attempt).await.map_err(|error| {
+        match (call.request, error.as_database_error()) {
+            // Another appointment's request of the same name was faster.
+            (Some(request), Some(refused)) if refused.constraint() == Some("attempt_request_once") => {
+                KitError::RequestIdReused { request_id: request.uuid() }
+            }
+            _ => error.into(),
+        }
+    })?;
+    Ok(charge.id)
+}
+
+fn declined(charge: &Charge) -> Error {
+    Error::PaymentDeclined { code: charge.decline_code.clone().unwrap_or_default() }
+}
+
+/// Why a charge that has come to its end cannot be authorized.
+fn ended(charge: &Charge, visit: &Visit) -> Error {
+    match visit.ended.map(|ended| ended.how) {
+        Some(Ending::HoldEnded) => Error::HoldExpired,
+        Some(Ending::Cancelled | Ending::CancelledLate | Ending::NoShow | Ending::Attended) | None => {
+            Error::WrongState { state: charge.state.word() }
+        }
+    }
+}

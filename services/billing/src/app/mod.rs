@@ -1,0 +1,41 @@
+//! Use cases. Each owns its transactions; the provider is never asked inside one.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`fees`], [`cards`], [`account`] | fee schedules, cards on file, what is read |
+//! | [`authorize`] | reserves a co-pay for a held visit |
+//! | [`settle`] | asks the provider for one charge and takes over what it says |
+//! | [`visits`] | follows how visits end |
+//! | [`worker`] | drives every charge that is on its way to its end, from the database alone |
+
+pub mod account;
+pub mod authorize;
+pub mod cards;
+pub mod fees;
+pub mod settle;
+pub mod visits;
+pub mod worker;
+
+use std::sync::Arc;
+
+use kit::clock::Clock;
+use kit::db::Db;
+use tokio::sync::Notify;
+
+use crate::domain::money::Currency;
+use crate::gateway::PaymentGateway;
+
+/// What the use cases stand on; clones share it.
+#[derive(Clone)]
+pub struct App {
+    /// The service's own schema.
+    pub db: Db,
+    /// Where cards are kept and charged.
+    pub gateway: Arc<dyn PaymentGateway>,
+    /// Time.
+    pub clock: Clock,
+    /// The network's currency.
+    pub currency: Currency,
+    /// Rings when a charge has become due.
+    pub wake: Arc<Notify>,
+}

@@ -1,0 +1,58 @@
+//! Drives every charge that is on its way to its end, in every replica, without a leader.
+//!
+//! Only the database says what is to be done: a charge is claimed by moving its `due_at` beyond a lease, with rows that another
+//! worker is claiming left to it. Whoever dies holding a charge loses it when the lease is over.
+
+use std::time::Duration;
+
+use kit::ids::ChargeId;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::settle::LEASE;
+use crate::store::charges;
+
+/// Charges driven at once by one replica.
+const CONCURRENCY: usize = 16;
+/// How soon a charge that became due elsewhere is noticed; this process's own work wakes the worker at once.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Drives charges until `stop`, whatever fails in between. What is running then is finished: each call to the provider has
+/// its own time limit.
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut running = JoinSet::new();
+    while !stop.is_cancelled() {
+        while running.try_join_next().is_some() {}
+        let free = CONCURRENCY - running.len();
+        let claimed = claim(&app, free).await;
+        let busy = claimed.len() == free;
+        for id in claimed {
+            running.spawn(drive(app.clone(), id));
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = running.join_next(), if busy => {}
+            () = app.wake.notified(), if !busy => {}
+            () = tokio::time::sleep(POLL), if !busy => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn drive(app: App, id: ChargeId) {
+    if let Err(error) = app.drive(id).await {
+        tracing::warn!(charge = %id, error = format!("{error:?}"), "a charge waits for the end of its lease");
+    }
+}
+
+async fn claim(app: &App, limit: usize) -> Vec<ChargeId> {
+    let claimed = async {
+        let mut conn = app.db.pool().acquire().await?;
+        charges::claim(&mut conn, limit as i64, LEASE).await
+    };
+    claimed.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "due charges could not be read");
+        vec![]
+    })
+}

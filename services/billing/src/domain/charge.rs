@@ -1,0 +1,450 @@
+//! A charge's life.
+//!
+//! ```text
+//! COPAY: AUTHORIZING -> AUTHORIZED -> CAPTURING -> CAPTURED -> REFUNDED
+//!            |             |-> VOIDING -> VOIDED
+//!            |             `-> LAPSED
+//!            |-> REQUIRES_ACTION -> AUTHORIZED | DECLINED | VOIDING
+//!            `-> DECLINED -> AUTHORIZING (another attempt) | VOIDING
+//! ```
+//!
+//! Two things move it: what the provider says of its newest payment ([`Charge::learn`]) and how its visit ended
+//! ([`Charge::follow`]). Either may come first and any number of times; the end is the same. A no-show fee has no payment of
+//! its own: it takes its part of the co-pay's authorization when that is released, and settles with it.
+
+use chrono::{DateTime, Utc};
+use kit::ids::{AppointmentId, ChargeId, PaymentMethodId};
+
+use super::money::Currency;
+use super::visit::Ended;
+use super::words;
+
+words! {
+    /// What a charge is for.
+    Kind {
+        /// The visit itself.
+        Copay = "COPAY",
+        /// A late cancellation or a missed visit.
+        NoShowFee = "NO_SHOW_FEE",
+    }
+}
+
+words! {
+    /// How far a charge is.
+    State {
+        /// The provider is being asked, or its answer is not known yet.
+        Authorizing = "AUTHORIZING",
+        /// Reserved on the card.
+        Authorized = "AUTHORIZED",
+        /// The bank wants the patient to confirm.
+        RequiresAction = "REQUIRES_ACTION",
+        /// Refused; another attempt may follow.
+        Declined = "DECLINED",
+        /// The provider is being asked to take the money.
+        Capturing = "CAPTURING",
+        /// Taken.
+        Captured = "CAPTURED",
+        /// The provider is being asked to release the reservation.
+        Voiding = "VOIDING",
+        /// Nothing is due and nothing is reserved.
+        Voided = "VOIDED",
+        /// The reservation ended before it could be captured.
+        Lapsed = "LAPSED",
+        /// All of it was given back.
+        Refunded = "REFUNDED",
+    }
+}
+
+words! {
+    /// Why a co-pay is no longer due.
+    VoidCause {
+        /// The hold ended without a booking.
+        HoldEnded = "HOLD_ENDED",
+        /// Called off in time, or by the clinic.
+        Cancelled = "CANCELLED",
+        /// Called off late.
+        CancelledLate = "CANCELLED_LATE",
+        /// The patient did not come.
+        NoShow = "NO_SHOW",
+    }
+}
+
+/// How a payment stands at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// `amount` is reserved.
+    Reserved {
+        /// Minor units.
+        amount: i64,
+        /// Until when it may be taken, as the provider says.
+        capture_before: Option<DateTime<Utc>>,
+    },
+    /// The patient is to confirm, with this secret.
+    ActionRequired {
+        /// For the provider's page element.
+        client_secret: String,
+    },
+    /// The card said no.
+    Refused {
+        /// Why, in the provider's words.
+        code: String,
+    },
+    /// `amount` was taken, and the rest of the reservation released.
+    Taken {
+        /// Minor units.
+        amount: i64,
+    },
+    /// Nothing is reserved any more.
+    Released,
+}
+
+/// What the provider is to be asked next about a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Reserve the amount, as the newest attempt says.
+    Authorize,
+    /// Take this much and release the rest.
+    Capture(i64),
+    /// Release the reservation.
+    Cancel,
+    /// Tell how the newest payment stands.
+    LookUp,
+}
+
+/// What is told of a charge, and what the ledger is kept by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// Reserved on the card.
+    Authorized,
+    /// Could not be reserved: declined, or to be confirmed by the patient.
+    NotAuthorized,
+    /// Taken.
+    Captured,
+    /// No longer due, and its reservation gone.
+    Voided {
+        /// Given back to the card, minor units.
+        released: i64,
+        /// Taken for the visit's fee, minor units.
+        drawn: i64,
+    },
+    /// The reservation ended on its own.
+    Lapsed {
+        /// What was reserved, minor units.
+        amount: i64,
+        /// When it ended.
+        at: DateTime<Utc>,
+    },
+    /// The fee is settled as far as the card allowed.
+    FeeCharged,
+    /// Something is due that the card did not give.
+    Owed,
+}
+
+/// A co-pay or a no-show fee. Amounts in minor units of `currency`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Which.
+    pub id: ChargeId,
+    /// The visit.
+    pub appointment: AppointmentId,
+    /// What for.
+    pub kind: Kind,
+    /// How far it is.
+    pub state: State,
+    /// Of all its amounts.
+    pub currency: Currency,
+    /// The whole charge.
+    pub amount: i64,
+    /// Reserved, and neither taken nor released.
+    pub authorized: i64,
+    /// Taken for this charge.
+    pub captured: i64,
+    /// The part of a fee's `captured` that came out of the co-pay's authorization.
+    pub drawn_from_copay: i64,
+    /// Given back.
+    pub refunded: i64,
+    /// Due and not taken.
+    pub owed: i64,
+    /// What the visit's fee takes of this co-pay's authorization when the rest is released.
+    pub draw: i64,
+    /// The card used last.
+    pub payment_method: Option<PaymentMethodId>,
+    /// The provider's newest payment.
+    pub provider_reference: Option<String>,
+    /// Until when the reservation may be taken.
+    pub capture_before: Option<DateTime<Utc>>,
+    /// Why the last attempt failed.
+    pub decline_code: Option<String>,
+    /// Lets the patient's browser confirm.
+    pub client_secret: Option<String>,
+    /// Why it is no longer due.
+    pub void_cause: Option<VoidCause>,
+    /// Number of the newest attempt; 0 = the provider was never asked.
+    pub attempt: i32,
+    /// Events told.
+    pub version: i64,
+    /// Changes made: the etag.
+    pub revision: i64,
+    /// Looks taken since the last change.
+    pub tries: i32,
+    /// When made.
+    pub created_at: DateTime<Utc>,
+    /// When last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Charge {
+    /// A co-pay for which nobody was asked yet; [`Charge::ask`] follows.
+    pub fn copay(appointment: AppointmentId, amount: i64, currency: Currency, now: DateTime<Utc>) -> Self {
+        Self::new(appointment, Kind::Copay, State::Authorizing, amount, currency, now)
+    }
+
+    /// The fee of a visit whose co-pay, if it has one, is on its way to be settled.
+    pub fn fee(
+        copay: Option<&Self>,
+        appointment: AppointmentId,
+        amount: i64,
+        currency: Currency,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let mut fee = Self::new(appointment, Kind::NoShowFee, State::Capturing, amount, currency, now);
+        if let Some(copay) = copay.filter(|copay| copay.draw > 0) {
+            fee.provider_reference = copay.provider_reference.clone();
+            fee.payment_method = copay.payment_method;
+        }
+        fee
+    }
+
+    fn new(
+        appointment: AppointmentId,
+        kind: Kind,
+        state: State,
+        amount: i64,
+        currency: Currency,
+        now: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            id: ChargeId::new(),
+            appointment,
+            kind,
+            state,
+            currency,
+            amount,
+            authorized: 0,
+            captured: 0,
+            drawn_from_copay: 0,
+            refunded: 0,
+            owed: 0,
+            draw: 0,
+            payment_method: None,
+            provider_reference: None,
+            capture_before: None,
+            decline_code: None,
+            client_secret: None,
+            void_cause: None,
+            attempt: 0,
+            version: 0,
+            revision: 0,
+            tries: 0,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// Begins another attempt, with `card`. Answers the payment of the attempt before, which must be cancelled before the
+    /// provider is asked, so that no two reservations ever live at once.
+    pub fn ask(&mut self, card: PaymentMethodId) -> Option<String> {
+        self.state = State::Authorizing;
+        self.attempt += 1;
+        self.payment_method = Some(card);
+        self.decline_code = None;
+        self.client_secret = None;
+        self.provider_reference.take()
+    }
+
+    /// What the provider is to be asked next, `None` = nothing.
+    pub fn step(&self) -> Option<Step> {
+        if self.kind == Kind::NoShowFee {
+            return None;
+        }
+        match self.state {
+            State::Authorizing => Some(Step::Authorize),
+            State::Capturing => Some(Step::Capture(self.authorized)),
+            State::Voiding if self.draw > 0 => Some(Step::Capture(self.draw)),
+            State::Voiding => Some(Step::Cancel),
+            State::Authorized | State::RequiresAction | State::Declined => {
+                self.provider_reference.is_some().then_some(Step::LookUp)
+            }
+            State::Captured | State::Voided | State::Lapsed | State::Refunded => None,
+        }
+    }
+
+    /// Whether a worker must keep asking: the charge is on its way and nobody else will say how it went.
+    pub fn pending(&self) -> bool {
+        match self.state {
+            State::Authorizing | State::Capturing | State::Voiding | State::RequiresAction => {
+                self.kind == Kind::Copay
+            }
+            State::Authorized
+            | State::Declined
+            | State::Captured
+            | State::Voided
+            | State::Lapsed
+            | State::Refunded => false,
+        }
+    }
+
+    /// Takes over how the newest payment stands. `ended` = how the visit ended, if it has.
+    pub fn learn(&mut self, standing: &Standing, ended: Option<Ended>, now: DateTime<Utc>) -> Vec<Happened> {
+        use State::{
+            Authorized, Authorizing, Captured, Capturing, Declined, Lapsed, Refunded, RequiresAction,
+        };
+        use State::{Voided, Voiding};
+        match (self.state, standing) {
+            (Captured | Voided | Lapsed | Refunded, _) => vec![],
+            (Voiding, Standing::Taken { amount }) if self.draw > 0 => self.voided(*amount),
+            // Taken, by whomever: the ledger says what is true, also of a co-pay that was to be voided.
+            (
+                Authorizing | Authorized | RequiresAction | Declined | Capturing | Voiding,
+                Standing::Taken { amount },
+            ) => {
+                self.captured = *amount;
+                self.leave_reservation(Captured);
+                vec![Happened::Captured]
+            }
+            (Voiding, Standing::Released) => self.voided(0),
+            (
+                Voiding,
+                Standing::Reserved { .. } | Standing::ActionRequired { .. } | Standing::Refused { .. },
+            ) => vec![],
+            (Authorized | Capturing, Standing::Reserved { capture_before, .. }) => {
+                self.capture_before = *capture_before;
+                vec![]
+            }
+            (
+                Authorized | Capturing,
+                Standing::Released | Standing::Refused { .. } | Standing::ActionRequired { .. },
+            ) => {
+                let at = self.capture_before.filter(|end| *end <= now).unwrap_or(now);
+                let mut happened = vec![Happened::Lapsed { amount: self.authorized, at }];
+                self.leave_reservation(Lapsed);
+                happened.extend(ended.into_iter().flat_map(|ended| self.follow(ended)));
+                happened
+            }
+            (Authorizing | RequiresAction | Declined, Standing::Reserved { amount, capture_before }) => {
+                self.authorized = *amount;
+                self.capture_before = *capture_before;
+                self.enter(Authorized, Happened::Authorized, ended)
+            }
+            (Authorizing, Standing::ActionRequired { client_secret }) => {
+                self.client_secret = Some(client_secret.clone());
+                self.state = RequiresAction;
+                let happened = self.tell(Happened::NotAuthorized, ended);
+                if self.state != RequiresAction {
+                    self.client_secret = None;
+                }
+                happened
+            }
+            (RequiresAction | Declined, Standing::ActionRequired { .. }) => vec![],
+            (Authorizing | RequiresAction, Standing::Refused { code }) => {
+                self.decline_code = Some(code.clone());
+                self.enter(Declined, Happened::NotAuthorized, ended)
+            }
+            (Authorizing | RequiresAction, Standing::Released) => {
+                self.decline_code = Some("canceled".to_owned());
+                self.enter(Declined, Happened::NotAuthorized, ended)
+            }
+            (Declined, Standing::Refused { .. } | Standing::Released) => vec![],
+        }
+    }
+
+    /// Follows the end of the visit as far as can be done now; an answer still awaited makes [`Charge::learn`] do the rest.
+    pub fn follow(&mut self, ended: Ended) -> Vec<Happened> {
+        match (self.state, ended.how.voids()) {
+            (State::Authorized, None) => {
+                self.state = State::Capturing;
+                vec![]
+            }
+            (State::Lapsed, None) if self.owed == 0 => {
+                self.owed = self.amount;
+                vec![Happened::Owed]
+            }
+            (State::Authorized | State::RequiresAction | State::Declined, Some(cause)) => {
+                self.void_cause = Some(cause);
+                self.draw = ended.fee.min(self.authorized);
+                self.client_secret = None;
+                self.state = State::Voiding;
+                // Without a payment at the provider there is nothing to release.
+                if self.provider_reference.is_none() { self.voided(0) } else { vec![] }
+            }
+            (State::Lapsed, Some(cause)) if self.owed == 0 => {
+                self.void_cause = Some(cause);
+                self.voided(0)
+            }
+            // Booked visits have an authorization; renewing one that was refused is what could lead here.
+            (State::RequiresAction | State::Declined, None) => vec![],
+            (State::Lapsed, _) => vec![],
+            (
+                State::Authorizing
+                | State::Capturing
+                | State::Captured
+                | State::Voiding
+                | State::Voided
+                | State::Refunded,
+                _,
+            ) => vec![],
+        }
+    }
+
+    /// Ends a fee of which `drawn` came out of the co-pay's authorization; the rest is owed.
+    pub fn settle_fee(&mut self, drawn: i64) -> Vec<Happened> {
+        self.captured = drawn;
+        self.drawn_from_copay = drawn;
+        self.owed = self.amount - drawn;
+        self.state = State::Captured;
+        let mut happened = vec![Happened::FeeCharged];
+        happened.extend((self.owed > 0).then_some(Happened::Owed));
+        happened
+    }
+
+    /// Whether a fee can be settled now: this co-pay will give it nothing more.
+    pub fn gives_no_more(&self) -> bool {
+        match self.state {
+            State::Authorizing
+            | State::Authorized
+            | State::RequiresAction
+            | State::Declined
+            | State::Capturing
+            | State::Voiding => false,
+            State::Captured | State::Voided | State::Lapsed | State::Refunded => true,
+        }
+    }
+
+    fn enter(&mut self, state: State, happened: Happened, ended: Option<Ended>) -> Vec<Happened> {
+        self.client_secret = None;
+        self.state = state;
+        self.tell(happened, ended)
+    }
+
+    /// A dead hold's authorization is nobody's news: it goes at once.
+    fn tell(&mut self, happened: Happened, ended: Option<Ended>) -> Vec<Happened> {
+        match ended {
+            None => vec![happened],
+            Some(ended) => self.follow(ended),
+        }
+    }
+
+    fn voided(&mut self, drawn: i64) -> Vec<Happened> {
+        let released = (self.authorized - drawn).max(0);
+        self.leave_reservation(State::Voided);
+        vec![Happened::Voided { released, drawn }]
+    }
+
+    fn leave_reservation(&mut self, state: State) {
+        self.state = state;
+        self.authorized = 0;
+        self.draw = 0;
+        self.capture_before = None;
+        self.client_secret = None;
+    }
+}

@@ -1,0 +1,113 @@
+//! The payment provider as billing needs it, and what can come of asking it. One adapter: [`stripe`].
+
+pub mod stripe;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use kit::ids::{AppointmentId, ChargeId, PatientId};
+
+use crate::domain::charge::Standing;
+use crate::domain::money::Currency;
+
+/// Where cards are kept and charged. Every call that changes something carries an idempotency key: repeated with the same key
+/// and parameters within [`KEY_LIFE_HOURS`] it acts once.
+#[cfg_attr(test, mockall::automock)]
+#[async_trait]
+pub trait PaymentGateway: Send + Sync + 'static {
+    /// Makes the provider's record of a patient; answers its id. One per patient and key life.
+    async fn create_customer(&self, patient: PatientId) -> Result<String, Failure>;
+
+    /// Puts the card behind the single-use `token` on file for `customer`.
+    async fn save_card(&self, key: &str, customer: &str, token: &str) -> Result<SavedCard, Failure>;
+
+    /// How saving a card went in the meantime, by [`SavedCard::setup_reference`].
+    async fn look_up_card(&self, setup_reference: &str) -> Result<SavedCard, Failure>;
+
+    /// Reserves an amount on a card. A card that says no is an answer, not a failure.
+    async fn authorize(&self, order: &Order) -> Result<Payment, Failure>;
+
+    /// Takes `amount` of a reservation and releases the rest; answers how the payment then stands.
+    async fn capture(&self, key: &str, payment: &str, amount: i64) -> Result<Payment, Failure>;
+
+    /// Releases a reservation, or ends a payment that never got one; answers how the payment then stands.
+    async fn cancel(&self, key: &str, payment: &str) -> Result<Payment, Failure>;
+
+    /// How a payment stands.
+    async fn look_up(&self, payment: &str) -> Result<Payment, Failure>;
+
+    /// The payment that `key` made for `customer` at or after `since`, if there is one.
+    async fn find(&self, customer: &str, key: &str, since: DateTime<Utc>)
+    -> Result<Option<Payment>, Failure>;
+}
+
+/// Hours after which a key no longer protects from acting twice (docs.stripe.com/api/idempotent_requests).
+pub const KEY_LIFE_HOURS: i64 = 24;
+
+/// One reservation asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Idempotency key; the payment remembers it, see [`PaymentGateway::find`].
+    pub key: String,
+    /// The provider's customer.
+    pub customer: String,
+    /// The provider's card.
+    pub card: String,
+    /// Minor units.
+    pub amount: i64,
+    /// Of the amount.
+    pub currency: Currency,
+    /// The patient is not there to confirm.
+    pub off_session: bool,
+    /// Kept with the payment, for people and for reconciliation.
+    pub charge: ChargeId,
+    /// Kept with the payment.
+    pub appointment: AppointmentId,
+}
+
+/// A payment at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// The provider's id; `None` = it was refused before it became one.
+    pub reference: Option<String>,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// A card on file at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedCard {
+    /// The provider's id.
+    pub provider_id: String,
+    /// The provider's record of saving it.
+    pub setup_reference: String,
+    /// Present while the patient is to confirm: the secret for the provider's page element.
+    pub client_secret: Option<String>,
+    /// Lower case.
+    pub brand: String,
+    /// Last four digits.
+    pub last4: String,
+    /// 1 to 12.
+    pub expiry_month: i32,
+    /// Four digits.
+    pub expiry_year: i32,
+}
+
+/// Why there is no answer to go by.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No answer, or one that says nothing: it may have happened or not. Ask again with the same key.
+    #[error("the payment provider's answer is unknown: {0}")]
+    Unknown(String),
+    /// The card's bank said no.
+    #[error("the card was declined: {code}")]
+    Declined {
+        /// Why, in the provider's words.
+        code: String,
+    },
+    /// The provider refuses the request as it stands; nothing happened.
+    #[error("the payment provider refuses the request: {code}")]
+    Refused {
+        /// Why, in the provider's words.
+        code: String,
+    },
+}

@@ -1,0 +1,410 @@
+//! Charges and the attempts to authorize them.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, RequestId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::visits;
+use crate::domain::charge::{Charge, Kind, State, VoidCause};
+use crate::domain::visit::Visit;
+
+struct Row {
+    id: Uuid,
+    appointment_id: Uuid,
+    kind: String,
+    state: String,
+    currency: String,
+    amount: i64,
+    authorized_amount: i64,
+    captured_amount: i64,
+    drawn_from_copay_amount: i64,
+    refunded_amount: i64,
+    owed_amount: i64,
+    draw_amount: i64,
+    payment_method_id: Option<Uuid>,
+    provider_reference: Option<String>,
+    capture_before: Option<DateTime<Utc>>,
+    decline_code: Option<String>,
+    client_secret: Option<String>,
+    void_cause: Option<String>,
+    attempt: i32,
+    version: i64,
+    revision: i64,
+    #[allow(dead_code, reason = "the lease is the claim's own business; `select *` brings it along")]
+    due_at: Option<DateTime<Utc>>,
+    tries: i32,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Charge {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.id.into(),
+            appointment: row.appointment_id.into(),
+            kind: super::word(Kind::of_word, &row.kind)?,
+            state: super::word(State::of_word, &row.state)?,
+            currency: super::currency(&row.currency)?,
+            amount: row.amount,
+            authorized: row.authorized_amount,
+            captured: row.captured_amount,
+            drawn_from_copay: row.drawn_from_copay_amount,
+            refunded: row.refunded_amount,
+            owed: row.owed_amount,
+            draw: row.draw_amount,
+            payment_method: row.payment_method_id.map(PaymentMethodId::from),
+            provider_reference: row.provider_reference,
+            capture_before: row.capture_before,
+            decline_code: row.decline_code,
+            client_secret: row.client_secret,
+            void_cause: row.void_cause.map(|word| super::word(VoidCause::of_word, &word)).transpose()?,
+            attempt: row.attempt,
+            version: row.version,
+            revision: row.revision,
+            tries: row.tries,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// The charge of a kind that an appointment has, locked. The visit is locked before.
+pub async fn lock(
+    tx: &mut PgConnection,
+    appointment: AppointmentId,
+    kind: Kind,
+) -> sqlx::Result<Option<Charge>> {
+    sqlx::query_as!(
+        Row,
+        "select * from billing.charge where appointment_id = $1 and kind = $2 for update",
+        appointment.uuid(),
+        kind.word(),
+    )
+    .fetch_optional(tx)
+    .await?
+    .map(Charge::try_from)
+    .transpose()
+}
+
+/// A charge as it stands.
+pub async fn get(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<Charge>> {
+    sqlx::query_as!(Row, "select * from billing.charge where id = $1", id.uuid())
+        .fetch_optional(conn)
+        .await?
+        .map(Charge::try_from)
+        .transpose()
+}
+
+/// Adds a charge that was just made; a worker looks at it after `due`, `None` = never.
+pub async fn insert(tx: &mut PgConnection, charge: &Charge, due: Option<Duration>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into billing.charge (id, appointment_id, kind, state, currency, amount, authorized_amount, captured_amount,
+             drawn_from_copay_amount, refunded_amount, owed_amount, draw_amount, payment_method_id, provider_reference,
+             attempt, version, revision, due_at, tries, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, 0, 0, 0, 0, 0, 0, $7, $8, $9, $10, $11,
+             clock.now() + make_interval(secs => $12), 0, $13, $13)",
+        charge.id.uuid(),
+        charge.appointment.uuid(),
+        charge.kind.word(),
+        charge.state.word(),
+        charge.currency.code(),
+        charge.amount,
+        charge.payment_method.map(PaymentMethodId::uuid),
+        charge.provider_reference,
+        charge.attempt,
+        charge.version,
+        charge.revision,
+        due.map(|due| due.as_secs_f64()),
+        charge.created_at,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Writes a locked charge back as one more change; a worker looks at it after `due`, `None` = never.
+pub async fn save(
+    tx: &mut PgConnection,
+    charge: &mut Charge,
+    due: Option<Duration>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    charge.revision += 1;
+    charge.updated_at = now;
+    charge.tries = 0;
+    sqlx::query!(
+        "update billing.charge set state = $2, authorized_amount = $3, captured_amount = $4,
+             drawn_from_copay_amount = $5, refunded_amount = $6, owed_amount = $7, draw_amount = $8,
+             payment_method_id = $9, provider_reference = $10, capture_before = $11, decline_code = $12,
+             client_secret = $13, void_cause = $14, attempt = $15, version = $16, revision = $17, tries = 0,
+             due_at = clock.now() + make_interval(secs => $18), updated_at = $19
+         where id = $1",
+        charge.id.uuid(),
+        charge.state.word(),
+        charge.authorized,
+        charge.captured,
+        charge.drawn_from_copay,
+        charge.refunded,
+        charge.owed,
+        charge.draw,
+        charge.payment_method.map(PaymentMethodId::uuid),
+        charge.provider_reference,
+        charge.capture_before,
+        charge.decline_code,
+        charge.client_secret,
+        charge.void_cause.map(VoidCause::word),
+        charge.attempt,
+        charge.version,
+        charge.revision,
+        due.map(|due| due.as_secs_f64()),
+        now,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Has a worker look at a charge after `due`, unless it changed since `revision`. Not a change of the charge.
+pub async fn postpone(
+    conn: &mut PgConnection,
+    id: ChargeId,
+    revision: i64,
+    due: Option<Duration>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update billing.charge set due_at = clock.now() + make_interval(secs => $3) where id = $1 and revision = $2",
+        id.uuid(),
+        revision,
+        due.map(|due| due.as_secs_f64()),
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// Has a worker look at once at the co-pay whose newest payment is `payment`, unless it is in `known`, the state in which
+/// the news is none.
+pub async fn look_at(tx: &mut PgConnection, payment: &str, known: State) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update billing.charge set due_at = clock.now(), tries = 0
+         where provider_reference = $1 and kind = 'COPAY' and state <> $2",
+        payment,
+        known.word(),
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Claims up to `limit` charges that are due, for `lease`: no other worker takes them meanwhile.
+pub async fn claim(conn: &mut PgConnection, limit: i64, lease: Duration) -> sqlx::Result<Vec<ChargeId>> {
+    let rows = sqlx::query_scalar!(
+        "update billing.charge set due_at = clock.now() + make_interval(secs => $2), tries = tries + 1
+         where id in (
+             select id from billing.charge where due_at <= clock.now() order by due_at limit $1 for update skip locked
+         )
+         returning id",
+        limit,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(ChargeId::from).collect())
+}
+
+/// One request to authorize.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Of which charge.
+    pub charge: ChargeId,
+    /// From 1.
+    pub number: i32,
+    /// The caller's name for it.
+    pub request: Option<RequestId>,
+    /// Hash of the caller's request.
+    pub fingerprint: Vec<u8>,
+    /// The card.
+    pub card: PaymentMethodId,
+    /// The patient is not there to confirm.
+    pub off_session: bool,
+    /// The payment to be cancelled before.
+    pub replaces: Option<String>,
+    /// When begun, by the database's clock.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Adds an attempt.
+pub async fn insert_attempt(tx: &mut PgConnection, attempt: &Attempt) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into billing.attempt (charge_id, number, request_id, fingerprint, payment_method_id, off_session, replaces,
+             created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        attempt.charge.uuid(),
+        attempt.number,
+        attempt.request.map(RequestId::uuid),
+        attempt.fingerprint,
+        attempt.card.uuid(),
+        attempt.off_session,
+        attempt.replaces,
+        attempt.created_at,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Remembers why an attempt was declined, for repeats of the same request.
+pub async fn decline_attempt(tx: &mut PgConnection, charge: &Charge) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update billing.attempt set decline_code = $3 where charge_id = $1 and number = $2",
+        charge.id.uuid(),
+        charge.attempt,
+        charge.decline_code,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// The attempt that a caller named `request` before: its fingerprint, and why it was declined.
+pub async fn attempt_of_request(
+    conn: &mut PgConnection,
+    request: RequestId,
+) -> sqlx::Result<Option<(Vec<u8>, Option<String>)>> {
+    let row = sqlx::query!(
+        "select fingerprint, decline_code from billing.attempt where request_id = $1",
+        request.uuid()
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.fingerprint, row.decline_code)))
+}
+
+/// What the provider needs to be told for the newest attempt of a charge.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    /// The card it names.
+    pub card: PaymentMethodId,
+    /// The provider's customer.
+    pub customer: String,
+    /// The provider's card.
+    pub provider_card: String,
+    /// The patient is not there to confirm.
+    pub off_session: bool,
+    /// The payment to be cancelled before.
+    pub replaces: Option<String>,
+    /// When the attempt began, by the database's clock.
+    pub created_at: DateTime<Utc>,
+    /// The database's clock.
+    pub now: DateTime<Utc>,
+}
+
+/// The newest attempt of a charge.
+pub async fn asking(conn: &mut PgConnection, charge: &Charge) -> sqlx::Result<Asking> {
+    sqlx::query_as!(
+        Asking,
+        r#"select card.id as card, customer.provider_id as customer, card.provider_id as provider_card,
+             attempt.off_session, attempt.replaces, attempt.created_at, clock.now() as "now!"
+         from billing.attempt
+         join billing.payment_method card on card.id = attempt.payment_method_id
+         join billing.customer on customer.patient_id = card.patient_id
+         where attempt.charge_id = $1 and attempt.number = $2"#,
+        charge.id.uuid(),
+        charge.attempt,
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// Which charges to list. Filters add up; empty or `None` = all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this patient.
+    pub patient: Option<PatientId>,
+    /// Of this visit.
+    pub appointment: Option<AppointmentId>,
+    /// At this clinic.
+    pub clinic: Option<ClinicId>,
+    /// Of these kinds.
+    pub kinds: Vec<Kind>,
+    /// In these states.
+    pub states: Vec<State>,
+    /// Made at or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Made before.
+    pub until: Option<DateTime<Utc>>,
+    /// With something owed.
+    pub owed_only: bool,
+}
+
+/// Charges newest first, then by id, after `after` (creation and id of the last one seen), with their visits.
+pub async fn list(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<(Charge, Visit)>> {
+    let kinds: Vec<String> = filter.kinds.iter().map(|kind| kind.word().to_owned()).collect();
+    let states: Vec<String> = filter.states.iter().map(|state| state.word().to_owned()).collect();
+    let ids = sqlx::query_scalar!(
+        "select charge.id from billing.charge join billing.visit using (appointment_id)
+         where ($1::uuid is null or visit.patient_id = $1)
+             and ($2::uuid is null or charge.appointment_id = $2)
+             and ($3::uuid is null or visit.clinic_id = $3)
+             and (cardinality($4::text[]) = 0 or charge.kind = any($4))
+             and (cardinality($5::text[]) = 0 or charge.state = any($5))
+             and ($6::timestamptz is null or charge.created_at >= $6)
+             and ($7::timestamptz is null or charge.created_at < $7)
+             and (not $8 or charge.owed_amount > 0)
+             and ($9::timestamptz is null or charge.created_at < $9 or (charge.created_at = $9 and charge.id > $10::uuid))
+         order by charge.created_at desc, charge.id
+         limit $11",
+        filter.patient.map(PatientId::uuid),
+        filter.appointment.map(AppointmentId::uuid),
+        filter.clinic.map(ClinicId::uuid),
+        &kinds,
+        &states,
+        filter.from,
+        filter.until,
+        filter.owed_only,
+        after.map(|(at, _)| at),
+        after.map(|(_, id)| id),
+        limit,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    with_visits(conn, &ids).await
+}
+
+/// One charge with its visit.
+pub async fn get_with_visit(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<(Charge, Visit)>> {
+    Ok(with_visits(conn, &[id.uuid()]).await?.pop())
+}
+
+async fn with_visits(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<(Charge, Visit)>> {
+    let charges = sqlx::query_as!(
+        Row,
+        "select * from billing.charge where id = any($1) order by created_at desc, id",
+        ids,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let visits = sqlx::query_as!(
+        visits::Row,
+        "select visit.* from unnest($1::uuid[]) with ordinality as wanted (appointment_id, position)
+         join billing.visit using (appointment_id) order by position",
+        &charges.iter().map(|row| row.appointment_id).collect::<Vec<_>>(),
+    )
+    .fetch_all(conn)
+    .await?;
+    charges
+        .into_iter()
+        .zip(visits)
+        .map(|(charge, visit)| Ok((charge.try_into()?, visit.try_into()?)))
+        .collect()
+}

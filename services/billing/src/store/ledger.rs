@@ -1,0 +1,136 @@
+//! The ledger and what is read from it.
+
+use chrono::{DateTime, Utc};
+use kit::ids::{AppointmentId, ChargeId, EventId, PatientId};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::charge::Charge;
+use crate::domain::ledger::{Entry, EntryKind};
+
+/// Posts an entry of a charge.
+pub async fn post(
+    tx: &mut PgConnection,
+    charge: &Charge,
+    entry: &Entry,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into billing.entry (id, charge_id, kind, debit, credit, amount, currency, posted_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+        EventId::new().uuid(),
+        charge.id.uuid(),
+        entry.kind.word(),
+        entry.debit.word(),
+        entry.credit.word(),
+        entry.amount,
+        charge.currency.code(),
+        now,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Makes all that a transaction reads come from one moment. Its first statement.
+pub async fn freeze(tx: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("set transaction isolation level repeatable read, read only").execute(tx).await.map(drop)
+}
+
+/// What a patient owes; below zero = is owed.
+pub async fn balance(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select coalesce(sum(case
+                when entry.debit = 'RECEIVABLE' then entry.amount
+                when entry.credit = 'RECEIVABLE' then -entry.amount
+                else 0 end), 0)::bigint as "balance!"
+         from billing.entry
+         join billing.charge on charge.id = entry.charge_id
+         join billing.visit on visit.appointment_id = charge.appointment_id
+         where visit.patient_id = $1"#,
+        patient.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// What is reserved on a patient's cards.
+pub async fn authorized(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select coalesce(sum(charge.authorized_amount), 0)::bigint as "authorized!"
+         from billing.charge join billing.visit on visit.appointment_id = charge.appointment_id
+         where visit.patient_id = $1"#,
+        patient.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
+/// One line of a patient's statement.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The entry.
+    pub id: Uuid,
+    /// Its charge.
+    pub charge: ChargeId,
+    /// The visit.
+    pub appointment: AppointmentId,
+    /// What it is.
+    pub kind: EntryKind,
+    /// By how much it changed what the patient owes, minor units.
+    pub amount: i64,
+    /// What the patient owed after it, minor units.
+    pub balance_after: i64,
+    /// When posted.
+    pub posted_at: DateTime<Utc>,
+}
+
+/// A patient's statement within a time, newest first, after `after` (instant and id of the last line seen).
+pub async fn statement(
+    conn: &mut PgConnection,
+    patient: PatientId,
+    (from, until): (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: i64,
+) -> sqlx::Result<Vec<Line>> {
+    let rows = sqlx::query!(
+        r#"select id, charge_id, appointment_id, kind, amount as "amount!", balance_after as "balance_after!", posted_at
+         from (
+             select line.*, (sum(amount) over (order by posted_at, id))::bigint as balance_after
+             from (
+                 select entry.id, entry.charge_id, charge.appointment_id, entry.kind, entry.posted_at,
+                     case when entry.debit = 'RECEIVABLE' then entry.amount else -entry.amount end as amount
+                 from billing.entry
+                 join billing.charge on charge.id = entry.charge_id
+                 join billing.visit on visit.appointment_id = charge.appointment_id
+                 where visit.patient_id = $1 and 'RECEIVABLE' in (entry.debit, entry.credit)
+             ) line
+         ) statement
+         where ($2::timestamptz is null or posted_at >= $2)
+             and ($3::timestamptz is null or posted_at < $3)
+             and ($4::timestamptz is null or (posted_at, id) < ($4, $5::uuid))
+         order by posted_at desc, id desc
+         limit $6"#,
+        patient.uuid(),
+        from,
+        until,
+        after.map(|(at, _)| at),
+        after.map(|(_, id)| id),
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Line {
+                id: row.id,
+                charge: row.charge_id.into(),
+                appointment: row.appointment_id.into(),
+                kind: super::word(EntryKind::of_word, &row.kind)?,
+                amount: row.amount,
+                balance_after: row.balance_after,
+                posted_at: row.posted_at,
+            })
+        })
+        .collect()
+}

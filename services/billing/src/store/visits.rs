@@ -1,0 +1,78 @@
+//! Visits as appointments last told them.
+
+use chrono::{DateTime, Utc};
+use kit::ids::AppointmentId;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::domain::visit::{Ended, Ending, Visit};
+
+pub(super) struct Row {
+    pub(super) appointment_id: Uuid,
+    pub(super) version: i64,
+    pub(super) patient_id: Uuid,
+    pub(super) clinic_id: Uuid,
+    pub(super) service_type_id: Uuid,
+    pub(super) start_time: DateTime<Utc>,
+    pub(super) ending: Option<String>,
+    pub(super) fee_amount: i64,
+}
+
+impl TryFrom<Row> for Visit {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> sqlx::Result<Self> {
+        let how = row.ending.map(|word| super::word(Ending::of_word, &word)).transpose()?;
+        Ok(Self {
+            appointment: row.appointment_id.into(),
+            version: row.version,
+            patient: row.patient_id.into(),
+            clinic: row.clinic_id.into(),
+            service_type: row.service_type_id.into(),
+            start: row.start_time,
+            ended: how.map(|how| Ended { how, fee: row.fee_amount }),
+        })
+    }
+}
+
+/// Remembers `visit` unless something newer is known; true when it was news.
+pub async fn put(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        "insert into billing.visit as visit
+             (appointment_id, version, patient_id, clinic_id, service_type_id, start_time, ending, fee_amount)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict (appointment_id) do update set
+             version = excluded.version,
+             patient_id = excluded.patient_id,
+             clinic_id = excluded.clinic_id,
+             service_type_id = excluded.service_type_id,
+             start_time = excluded.start_time,
+             ending = excluded.ending,
+             fee_amount = excluded.fee_amount
+         where visit.version < excluded.version",
+        visit.appointment.uuid(),
+        visit.version,
+        visit.patient.uuid(),
+        visit.clinic.uuid(),
+        visit.service_type.uuid(),
+        visit.start,
+        visit.ended.map(|ended| ended.how.word()),
+        visit.ended.map_or(0, |ended| ended.fee),
+    )
+    .execute(tx)
+    .await?;
+    Ok(changed.rows_affected() == 1)
+}
+
+/// A visit, locked together with its charges.
+pub async fn lock(tx: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Visit> {
+    sqlx::query_as!(Row, "select * from billing.visit where appointment_id = $1 for update", id.uuid())
+        .fetch_one(tx)
+        .await?
+        .try_into()
+}
+
+/// The instant by which replicas agree whether a hold is over.
+pub async fn clock(conn: &mut PgConnection) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar!(r#"select clock.now() as "now!""#).fetch_one(conn).await
+}

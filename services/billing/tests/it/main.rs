@@ -1,0 +1,10 @@
+//! Billing on real PostgreSQL and NATS, against the sandbox payment provider over HTTP.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on should fail")]
+
+mod authorize;
+mod cards;
+mod fees;
+mod visits;
+mod webhooks;
+mod world;
