@@ -57,6 +57,7 @@ pub async fn seed(
 }
 
 /// One call of the seeding. Each may be repeated: ids are fixed.
+#[allow(clippy::large_enum_variant, reason = "a few hundred exist for a few seconds")]
 enum Step {
     Clinic(proto::clinic::scheduling::v1::CreateClinicRequest),
     Room(proto::clinic::scheduling::v1::CreateRoomRequest),
