@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Instant;
 
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::process::Home;
 
@@ -68,34 +70,66 @@ async fn every_line_of_the_readme_gives_what_it_prints() {
     let home = Home::new();
     let up = home.up(&[]).await;
     let gateway = up.url("gateway").replace("http://127.0.0.1", "localhost");
-    // One shell for all, because later lines use what earlier ones kept; a mark after each tells their outputs apart.
-    const MARK: &str = "--- end of step ---";
-    let mut script = String::new();
+    let mut shell = Shell::start(&home, Path::new(&grpcurl).parent().unwrap());
     for step in &steps {
         let command = step.command.replace("localhost:8080", &gateway);
         let command = command.replace("cargo run -q --", env!("CARGO_BIN_EXE_clinic"));
-        script += &format!("{command}\necho '{MARK}'\n");
-    }
-    let folder = Path::new(&grpcurl).parent().unwrap();
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-    let output = Command::new("bash")
-        .args(["-c", &script])
-        .env("PATH", path)
-        .env("CLINIC_DATA_DIR", home.data())
-        .stderr(Stdio::inherit())
-        .output()
-        .await
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let outputs: Vec<_> = printed.split(&format!("{MARK}\n")).collect();
-    for (step, printed) in steps.iter().zip(outputs) {
-        let lines: Vec<_> = printed.lines().collect();
+        // What follows by an event follows soon, not at once; asking again changes nothing.
+        let asks = command.contains("/List");
+        let mut printed = shell.run(&command).await;
+        let end = Instant::now() + testkit::SOON;
+        while asks && !is_as_shown(&step.expected, &printed) && Instant::now() < end {
+            printed = shell.run(&command).await;
+        }
+        let shown = step.expected.join("\n");
         assert!(
-            matches(&step.expected, &lines),
-            "{}\nprinted:\n{printed}\ninstead of:\n{:#?}",
-            step.command,
-            step.expected
+            is_as_shown(&step.expected, &printed),
+            "{}\nprinted:\n{printed}\ninstead of:\n{shown}",
+            step.command
         );
     }
     assert!(up.stop().await.success());
+}
+
+fn is_as_shown(expected: &[String], printed: &str) -> bool {
+    matches(expected, &printed.lines().collect::<Vec<_>>())
+}
+
+/// One shell for all lines, because later ones use what earlier ones kept.
+struct Shell {
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl Shell {
+    fn start(home: &Home, grpcurl: &Path) -> Self {
+        let path = format!("{}:{}", grpcurl.display(), std::env::var("PATH").unwrap());
+        let mut child = Command::new("bash")
+            .args(["-c", "exec 2>&1; exec bash"])
+            .env("PATH", path)
+            .env("CLINIC_DATA_DIR", home.data())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { input: child.stdin.take().unwrap(), output, _child: child }
+    }
+
+    /// Types a line and reads what it prints, up to a mark of our own.
+    async fn run(&mut self, command: &str) -> String {
+        const MARK: &str = "--- end of step ---";
+        self.input.write_all(format!("{command}\necho '{MARK}'\n").as_bytes()).await.unwrap();
+        let mut printed = String::new();
+        while let Some(line) = self.output.next_line().await.unwrap() {
+            if line == MARK {
+                return printed;
+            }
+            printed += &line;
+            printed.push('\n');
+        }
+        panic!("the shell ended:\n{printed}");
+    }
 }
