@@ -3,8 +3,10 @@
 //! - [`test`]: everything a change must pass, one timed step after another.
 //! - [`metadata`]: what the SQL macros know about the schemas, renewed or checked.
 //! - [`diagrams`]: pictures from their sources.
+//! - [`bench`]: how fast and how large the suite is, in bench/RESULTS.md.
 //! - [`tools`]: the programs these need, installed below `target/tools`; [`workspace`]: the tree and how to run programs in it.
 
+mod bench;
 mod diagrams;
 mod metadata;
 mod sources;
@@ -23,7 +25,8 @@ Examples:
   cargo xtask test                everything a change must pass
   cargo xtask test --only clippy  one step of it
   cargo xtask sqlx                after a change of a migration or a query
-  cargo xtask diagrams            after a change of diagrams/*.d2";
+  cargo xtask diagrams            after a change of diagrams/*.d2
+  cargo xtask bench               before a figure is claimed";
 
 /// Tests, query metadata and diagrams, one command each.
 #[derive(Parser)]
@@ -35,6 +38,8 @@ enum Command {
     Sqlx(metadata::Options),
     /// Renders diagrams/*.d2, each to an SVG beside it.
     Diagrams(diagrams::Options),
+    /// Measures the suite and writes bench/RESULTS.md; takes a release build and a few minutes.
+    Bench(bench::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -46,6 +51,7 @@ async fn main() -> ExitCode {
             Command::Test(options) => test::run(&workspace, &options).await,
             Command::Sqlx(options) => metadata::run(&workspace, &options).await,
             Command::Diagrams(options) => diagrams::run(&workspace, &options),
+            Command::Bench(options) => bench::run(&workspace, &options).await,
         }
     };
     match done.await {
