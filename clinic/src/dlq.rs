@@ -10,7 +10,13 @@ use kit::messaging::{self, dead_letters};
                         clinic dlq redrive --all  send all back, after the cause is mended")]
 pub struct Dlq {
     /// NATS with the suite's streams; `clinic up` prints its own.
-    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222", global = true)]
+    #[arg(
+        long,
+        env = "NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true,
+        global = true
+    )]
     nats_url: String,
     #[command(subcommand)]
     command: Command,

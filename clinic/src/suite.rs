@@ -17,10 +17,12 @@ use tonic_health::pb::health_client::HealthClient;
 
 /// Connections of each service to PostgreSQL: five services and a few administrators stay far below the server's limit.
 const CONNECTIONS: u32 = 16;
+/// Port of the sandbox providers unless told otherwise.
+const SANDBOX_PORT: u16 = 8090;
 /// How long the suite may take to become ready before its start counts as failed.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// One port per server; 0 = any free one.
+/// One port per server; 0 = any free one. With `--port 0` all that are not named are free ones.
 #[derive(Args, Clone, Debug)]
 pub struct Ports {
     /// Address to listen on.
@@ -29,24 +31,24 @@ pub struct Ports {
     /// The gateway: the one public port.
     #[arg(long = "port", env = "CLINIC_PORT", default_value_t = gateway::PORT)]
     pub gateway: u16,
-    /// Scheduling.
-    #[arg(long = "scheduling-port", default_value_t = scheduling::PORT)]
-    pub scheduling: u16,
-    /// Appointments.
-    #[arg(long = "appointments-port", default_value_t = appointments::PORT)]
-    pub appointments: u16,
-    /// Patients.
-    #[arg(long = "patients-port", default_value_t = patients::PORT)]
-    pub patients: u16,
-    /// Billing.
-    #[arg(long = "billing-port", default_value_t = billing::PORT)]
-    pub billing: u16,
-    /// Notify.
-    #[arg(long = "notify-port", default_value_t = notify::PORT)]
-    pub notify: u16,
-    /// Sandbox payment and SMS providers.
-    #[arg(long = "sandbox-port", default_value_t = 8090)]
-    pub sandbox: u16,
+    /// Scheduling [default: 50051].
+    #[arg(long = "scheduling-port")]
+    pub scheduling: Option<u16>,
+    /// Appointments [default: 50052].
+    #[arg(long = "appointments-port")]
+    pub appointments: Option<u16>,
+    /// Patients [default: 50053].
+    #[arg(long = "patients-port")]
+    pub patients: Option<u16>,
+    /// Billing [default: 50054].
+    #[arg(long = "billing-port")]
+    pub billing: Option<u16>,
+    /// Notify [default: 50055].
+    #[arg(long = "notify-port")]
+    pub notify: Option<u16>,
+    /// Sandbox payment and SMS providers [default: 8090].
+    #[arg(long = "sandbox-port")]
+    pub sandbox: Option<u16>,
 }
 
 impl Ports {
@@ -55,13 +57,18 @@ impl Ports {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
             gateway: 0,
-            scheduling: 0,
-            appointments: 0,
-            patients: 0,
-            billing: 0,
-            notify: 0,
-            sandbox: 0,
+            scheduling: None,
+            appointments: None,
+            patients: None,
+            billing: None,
+            notify: None,
+            sandbox: None,
         }
+    }
+
+    /// A server's port: the one named, else its own, else a free one.
+    fn of(&self, named: Option<u16>, own: u16) -> u16 {
+        named.unwrap_or(if self.gateway == 0 { 0 } else { own })
     }
 }
 
@@ -115,12 +122,14 @@ impl Suite {
             anyhow::Ok((listener, url))
         };
         let (gateway_port, gateway) = bind("the gateway", ports.gateway).await?;
-        let (scheduling_port, scheduling) = bind("scheduling", ports.scheduling).await?;
-        let (appointments_port, appointments) = bind("appointments", ports.appointments).await?;
-        let (patients_port, patients) = bind("patients", ports.patients).await?;
-        let (billing_port, billing) = bind("billing", ports.billing).await?;
-        let (notify_port, notify) = bind("notify", ports.notify).await?;
-        let (sandbox_port, sandbox) = bind("the sandbox", ports.sandbox).await?;
+        let (scheduling_port, scheduling) =
+            bind("scheduling", ports.of(ports.scheduling, scheduling::PORT)).await?;
+        let (appointments_port, appointments) =
+            bind("appointments", ports.of(ports.appointments, appointments::PORT)).await?;
+        let (patients_port, patients) = bind("patients", ports.of(ports.patients, patients::PORT)).await?;
+        let (billing_port, billing) = bind("billing", ports.of(ports.billing, billing::PORT)).await?;
+        let (notify_port, notify) = bind("notify", ports.of(ports.notify, notify::PORT)).await?;
+        let (sandbox_port, sandbox) = bind("the sandbox", ports.of(ports.sandbox, SANDBOX_PORT)).await?;
         let urls = Urls { gateway, scheduling, appointments, patients, billing, notify, sandbox };
 
         let mut tasks = JoinSet::new();

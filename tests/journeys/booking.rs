@@ -81,7 +81,7 @@ async fn a_visit_is_searched_booked_paid_reminded_of_closed_and_captured() {
     assert!(planned.iter().all(|r| r.state() == ReminderState::Planned && instant(r.due_time) < start));
 
     // The day comes: check in, close, and billing captures.
-    suite.servers.advance_to(start - TimeDelta::minutes(5)).await;
+    suite.servers.advance_to(start).await;
     let check_in = CheckInRequest { appointment_id: booked.id.clone(), ..Default::default() };
     desk.booking().check_in(check_in).await.unwrap();
     let complete = CompleteVisitRequest {

@@ -89,10 +89,7 @@ impl Suite {
     /// Starts it; also answers the seconds until its screen stood.
     fn start(program: &Path, data: &Path) -> anyhow::Result<(Self, f64)> {
         let mut command = Command::new(program);
-        command.arg("up").arg("--data-dir").arg(data).args(["--port", "0", "--sandbox-port", "0"]);
-        for service in ["scheduling", "appointments", "patients", "billing", "notify"] {
-            command.args([&format!("--{service}-port"), "0"]);
-        }
+        command.arg("up").arg("--data-dir").arg(data).args(["--port", "0"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let begun = Instant::now();
         let mut child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;

@@ -13,24 +13,6 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 /// How long a start may take on a busy machine.
 const START_WITHIN: std::time::Duration = std::time::Duration::from_secs(90);
-/// Every port of the suite, free.
-const FREE_PORTS: [&str; 14] = [
-    "--port",
-    "0",
-    "--scheduling-port",
-    "0",
-    "--appointments-port",
-    "0",
-    "--patients-port",
-    "0",
-    "--billing-port",
-    "0",
-    "--notify-port",
-    "0",
-    "--sandbox-port",
-    "0",
-];
-
 /// A data folder of the test's own, and the program on it.
 pub(crate) struct Home {
     run: RunFolder,
@@ -64,7 +46,7 @@ impl Home {
 
     /// Starts the suite on free ports and waits for its screen.
     pub(crate) async fn up(&self, more: &[&str]) -> Up {
-        let arguments: Vec<&str> = ["up"].iter().chain(&FREE_PORTS).chain(more).copied().collect();
+        let arguments: Vec<&str> = ["up", "--port", "0"].iter().chain(more).copied().collect();
         Up::started(self.command(&arguments).spawn().unwrap(), &self.data()).await
     }
 }

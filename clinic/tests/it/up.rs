@@ -56,9 +56,6 @@ async fn an_ephemeral_suite_leaves_nothing() {
     let home = Home::new();
     let mut command = home.command(&["up", "--ephemeral", "--no-demo", "--port", "0"]);
     command.env_remove("CLINIC_DATA_DIR").env("CLINIC_RUN_DIR", home.data());
-    for option in ["scheduling", "appointments", "patients", "billing", "notify", "sandbox"] {
-        command.args([format!("--{option}-port"), "0".to_owned()]);
-    }
     let up = crate::process::Up::started(command.spawn().unwrap(), &home.data()).await;
     assert!(up.stop().await.success());
     let left = || std::fs::read_dir(home.data()).map(|entries| entries.count()).unwrap_or(0);

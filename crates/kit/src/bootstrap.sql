@@ -1,5 +1,5 @@
--- What an administrator does once per database: extensions, the clock, and one schema and role per service.
--- Runs again without harm. {placeholders} are filled in by bootstrap.rs from names that the code fixes.
+-- What an administrator does once per database: extensions and the clock. Runs again without harm. The schema and role of each
+-- service are made by bootstrap.rs.
 create schema if not exists extensions;
 create extension if not exists btree_gist with schema extensions;
 create extension if not exists pg_trgm with schema extensions;

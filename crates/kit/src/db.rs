@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 
 /// Tables that [`crate::messaging`] and [`crate::idempotency`] keep in every service's schema.
@@ -49,11 +49,14 @@ impl Db {
 
     /// Brings the schema to this build's state: the kit's own tables first, then the service's.
     pub async fn migrate(&self, service: &Migrator) -> anyhow::Result<()> {
+        // On a connection of its own: building an index on a large table, or waiting for a sibling that does, takes its time.
+        let options = self.pool.connect_options().as_ref().clone().options([("statement_timeout", "0")]);
+        let mut conn = PgConnection::connect_with(&options).await?;
         let mut kit = Migrator::with_migrations(KIT_MIGRATIONS.iter().cloned().collect());
         kit.dangerous_set_table_name("_kit_migrations");
-        kit.run(&self.pool).await.context("the kit's migrations")?;
-        service.run(&self.pool).await.context("the service's migrations")?;
-        Ok(())
+        kit.run(&mut conn).await.context("the kit's migrations")?;
+        service.run(&mut conn).await.context("the service's migrations")?;
+        Ok(conn.close().await?)
     }
 
     /// The pool, for reads that need no transaction.
@@ -112,7 +115,8 @@ impl DerefMut for Tx {
     }
 }
 
-/// Whether `error` means that the database cannot be reached or is shutting down, rather than that a statement was wrong.
+/// Whether `error` means that trying again may help: the database cannot be reached, shuts down, or ended the statement for
+/// another's sake. Not that a statement was wrong.
 pub fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -121,10 +125,12 @@ pub fn is_outage(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // Classes 08 (connection), 53 (resources), 57P (shutdown, crash): PostgreSQL, appendix A.
-        sqlx::Error::Database(e) => {
-            e.code().is_some_and(|c| c.starts_with("08") || c.starts_with("53") || c.starts_with("57P"))
-        }
+        // PostgreSQL, appendix A: connection, resources, shutdown or crash; deadlock or serialization; statement and idle
+        // timeouts.
+        sqlx::Error::Database(e) => e.code().is_some_and(|c| {
+            ["08", "53", "57P", "40"].iter().any(|class| c.starts_with(class))
+                || ["57014", "25P03"].contains(&&*c)
+        }),
         _ => false,
     }
 }

@@ -14,7 +14,7 @@
 
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Timelike, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use proto::google::r#type::{Date, TimeOfDay};
 use uuid::Uuid;
@@ -162,11 +162,6 @@ pub fn date(date: NaiveDate) -> Date {
 /// A wall-clock time as the wire has it, from minutes after midnight.
 pub fn time_of_day(minute: u16) -> TimeOfDay {
     TimeOfDay { hours: i32::from(minute / 60), minutes: i32::from(minute % 60), seconds: 0, nanos: 0 }
-}
-
-/// A wall-clock time of chrono as the wire has it.
-pub fn naive_time(time: NaiveTime) -> TimeOfDay {
-    time_of_day((time.num_seconds_from_midnight() / 60) as u16)
 }
 
 #[cfg(test)]

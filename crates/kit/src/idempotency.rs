@@ -5,6 +5,7 @@
 
 use prost::Message;
 use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
 
 use crate::auth::Caller;
 use crate::db::{Db, Tx};
@@ -20,12 +21,33 @@ pub enum Attempt<R> {
     Fresh(Fresh),
 }
 
+/// One attempt at a change, as its caller named it.
+#[derive(Clone, Debug)]
+pub struct Key {
+    caller: String,
+    request_id: RequestId,
+    fingerprint: Vec<u8>,
+}
+
+impl Key {
+    /// The key of `request` to `method` (the RPC's name); `None` when the caller gave it no id.
+    pub fn new<Q: Message>(
+        caller: &Caller,
+        method: &str,
+        request_id: Option<RequestId>,
+        request: &Q,
+    ) -> Option<Self> {
+        let fingerprint = fingerprint(method, request);
+        Some(Self { caller: caller.subject.clone(), request_id: request_id?, fingerprint })
+    }
+}
+
 /// An open transaction that remembers its request id.
 #[derive(Debug)]
 pub struct Fresh {
     /// The transaction to work in.
     pub tx: Tx,
-    key: Option<(String, RequestId)>,
+    key: Option<Key>,
 }
 
 /// Opens a transaction for `request`, or finds the answer that was given before. `method` is the RPC's name.
@@ -36,45 +58,55 @@ pub async fn begin<Q: Message, R: Message + Default>(
     request_id: Option<RequestId>,
     request: &Q,
 ) -> Result<Attempt<R>, Error> {
+    begin_keyed(db, Key::new(caller, method, request_id, request)).await
+}
+
+/// As [`begin`], with the key made before.
+pub async fn begin_keyed<R: Message + Default>(db: &Db, key: Option<Key>) -> Result<Attempt<R>, Error> {
     let mut tx = db.begin().await?;
-    let Some(request_id) = request_id else {
+    let Some(key) = key else {
         return Ok(Attempt::Fresh(Fresh { tx, key: None }));
     };
-    let fingerprint = fingerprint(method, request);
     let inserted = sqlx::query(
         "insert into request (caller, request_id, fingerprint) values ($1, $2, $3) on conflict do nothing",
     )
-    .bind(&caller.subject)
-    .bind(request_id)
-    .bind(&fingerprint)
+    .bind(&key.caller)
+    .bind(key.request_id)
+    .bind(&key.fingerprint)
     .execute(&mut *tx)
     .await?
     .rows_affected();
     if inserted == 1 {
-        let key = Some((caller.subject.clone(), request_id));
-        return Ok(Attempt::Fresh(Fresh { tx, key }));
+        return Ok(Attempt::Fresh(Fresh { tx, key: Some(key) }));
     }
-    let (first, response): (Vec<u8>, Option<Vec<u8>>) =
+    match find(&mut tx, &key).await? {
+        Some(response) => Ok(Attempt::Replayed(response)),
+        None => Err(Error::internal(anyhow::anyhow!("request {} has no response", key.request_id))),
+    }
+}
+
+/// The answer that was given before, if any, without opening an attempt: for callers who ask others before they begin.
+pub async fn find<R: Message + Default>(conn: &mut PgConnection, key: &Key) -> Result<Option<R>, Error> {
+    let row: Option<(Vec<u8>, Option<Vec<u8>>)> =
         sqlx::query_as("select fingerprint, response from request where caller = $1 and request_id = $2")
-            .bind(&caller.subject)
-            .bind(request_id)
-            .fetch_one(&mut *tx)
+            .bind(&key.caller)
+            .bind(key.request_id)
+            .fetch_optional(conn)
             .await?;
-    if first != fingerprint {
-        return Err(Error::RequestIdReused { request_id: request_id.uuid() });
+    let Some((first, response)) = row else { return Ok(None) };
+    if first != key.fingerprint {
+        return Err(Error::RequestIdReused { request_id: key.request_id.uuid() });
     }
-    let response =
-        response.ok_or_else(|| Error::internal(anyhow::anyhow!("request {request_id} has no response")))?;
-    R::decode(response.as_slice()).map(Attempt::Replayed).map_err(Error::internal)
+    response.map(|bytes| R::decode(bytes.as_slice()).map_err(Error::internal)).transpose()
 }
 
 impl Fresh {
     /// Stores the answer beside the change and commits both.
     pub async fn finish<R: Message>(mut self, response: &R) -> Result<(), Error> {
-        if let Some((caller, request_id)) = self.key {
+        if let Some(key) = self.key {
             sqlx::query("update request set response = $3 where caller = $1 and request_id = $2")
-                .bind(caller)
-                .bind(request_id)
+                .bind(key.caller)
+                .bind(key.request_id)
                 .bind(response.encode_to_vec())
                 .execute(&mut *self.tx)
                 .await?;

@@ -112,7 +112,7 @@ ids! {
     RequestId = "Request",
 }
 
-/// The boundary accepts hyphenated text only: one spelling per id, so that logs and keys compare as text.
+/// The boundary accepts hyphenated text only, in either case; it is always written in lower case.
 fn parse(text: &str) -> Result<Uuid, uuid::Error> {
     const HYPHENATED: usize = 36;
     if text.len() == HYPHENATED { Uuid::try_parse(text) } else { Uuid::try_parse("") }

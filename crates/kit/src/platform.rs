@@ -130,7 +130,10 @@ impl Platform {
     }
 }
 
-/// Cancelled by SIGTERM or Ctrl-C.
+/// Exit code after a second signal, as shells give it for SIGINT.
+const STOPPED_AT_ONCE: i32 = 130;
+
+/// Cancelled by SIGTERM or Ctrl-C; a second one ends the process at once.
 pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = CancellationToken::new();
@@ -139,6 +142,9 @@ pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         told.cancel();
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::warn!("told to stop a second time: stopping at once");
+        std::process::exit(STOPPED_AT_ONCE);
     });
     Ok(stop)
 }

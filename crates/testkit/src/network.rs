@@ -8,8 +8,8 @@ use proto::clinic::billing::v1::{Fee, SavePaymentMethodRequest, SetFeeScheduleRe
 use proto::clinic::patients::v1::{Patient, RegisterPatientRequest};
 use proto::clinic::scheduling::v1::{
     AvailabilityQuery, Clinic, CreateClinicRequest, CreateProviderRequest, CreateRoomRequest,
-    CreateServiceTypeRequest, OpeningHours, Provider, PutWeeklyTemplateRequest, Room, SearchAvailabilityRequest,
-    ServiceType, Slot, WeeklyTemplate,
+    CreateServiceTypeRequest, OpeningHours, Provider, PutWeeklyTemplateRequest, Room,
+    SearchAvailabilityRequest, ServiceType, Slot, WeeklyTemplate,
 };
 use proto::google::r#type::{DayOfWeek, Money};
 use uuid::Uuid;
@@ -72,14 +72,10 @@ impl Network {
             no_show_fee_amount: cents(COPAY_CENTS),
             ..Default::default()
         };
-        let request = SetFeeScheduleRequest { clinic_id: clinic.clone(), fees: vec![fee], ..Default::default() };
+        let request =
+            SetFeeScheduleRequest { clinic_id: clinic.clone(), fees: vec![fee], ..Default::default() };
         admin.billing().set_fee_schedule(request).await.expect("fees");
         Self { clinic, provider, rooms, free_visit, paid_visit }
-    }
-
-    /// One more provider who works around the clock at the clinic.
-    pub async fn another_provider(&self, admin: &Desk, now: DateTime<Utc>) -> String {
-        provider(admin, &self.clinic, now).await
     }
 
     /// A patient with a card by `token`, such as `pm_card_visa`; empty = without a card.
@@ -142,7 +138,8 @@ pub fn in_days(now: DateTime<Utc>, days: i64) -> DateTime<Utc> {
 }
 
 async fn service_type(admin: &Desk, name: &str, duration_minutes: i32, copay_required: bool) -> String {
-    let service_type = ServiceType { name: name.into(), duration_minutes, copay_required, ..Default::default() };
+    let service_type =
+        ServiceType { name: name.into(), duration_minutes, copay_required, ..Default::default() };
     let request = CreateServiceTypeRequest { service_type: Some(service_type), ..Default::default() };
     admin.catalog().create_service_type(request).await.expect("a service type").into_inner().id
 }

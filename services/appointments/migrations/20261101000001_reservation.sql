@@ -34,6 +34,8 @@ create table appointments.reservation (
     copay appointments.copay not null,
     charge_id uuid,
     payment_method_id uuid,
+    -- Why the card tried last was declined, in the provider's word.
+    decline_code text not null default '',
     -- Set while someone drives the booking of a hold; when it has passed, a recovery worker of any replica takes over.
     driven_until timestamptz,
     -- Billing's name for the authorization being asked for: whoever drives repeats it and gets the same answer.
@@ -47,16 +49,10 @@ create table appointments.reservation (
     created_at timestamptz not null default clock.now(),
     updated_at timestamptz not null default clock.now(),
 
-    -- The booking call that made or confirmed it (AIP-155).
-    request_caller text,
-    request_id uuid,
-    request_fingerprint bytea,
-
     -- An empty range would conflict with nothing.
     constraint reservation_visit_range check (not isempty(visit) and not lower_inf(visit) and not upper_inf(visit)),
     constraint reservation_occupied_range check (occupied @> visit and not lower_inf(occupied) and not upper_inf(occupied)),
     constraint reservation_hold_ends check ((state in ('held', 'offered')) <= (hold_expires_at is not null)),
-    constraint reservation_request unique (request_caller, request_id),
 
     constraint reservation_provider_overlap exclude using gist (provider_id with =, occupied with &&)
         where (state in ('held', 'offered', 'booked', 'displaced', 'checked_in')),

@@ -132,7 +132,7 @@ pub struct Reservation {
     pub closed_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    pub request_fingerprint: Option<Vec<u8>>,
+    pub decline_code: String,
 }
 
 impl Reservation {
@@ -171,18 +171,6 @@ pub struct NewReservation {
     pub copay: Copay,
     pub payment_method_id: Option<PaymentMethodId>,
     pub drive: bool,
-    pub request: Option<RequestKey>,
-}
-
-/// A caller's name for one booking call.
-#[derive(Clone, Debug)]
-pub struct RequestKey {
-    /// `sub` of the caller's token.
-    pub caller: String,
-    /// The caller's id for the call.
-    pub request_id: Uuid,
-    /// Hash of method and body.
-    pub fingerprint: Vec<u8>,
 }
 
 /// One of the rules that the database arbitrates.

@@ -47,23 +47,15 @@ pub enum Error {
     /// A visit that has not begun cannot be a no-show.
     #[error("the visit has not started yet")]
     NotStarted(AppointmentId),
+    /// A patient who came after all.
+    #[error("checking in after a no-show is not built yet: the fee could not be given back")]
+    LateArrival(AppointmentId),
+    /// The calendar keeps changing under the slot.
+    #[error("the calendar is changing at this moment; try again")]
+    CalendarMoving,
     /// Another service's own refusal, passed on.
     #[error("{}", .0.message())]
     Remote(Box<Status>),
-}
-
-impl Error {
-    /// A row that had left its time takes it again, and the database says which rule forbids it.
-    pub(crate) fn of_reoccupied(error: sqlx::Error) -> Self {
-        let broken = match error.as_database_error().and_then(|e| e.constraint()) {
-            Some("reservation_provider_overlap") => Conflict::Provider,
-            Some("reservation_room_overlap") => Conflict::Room,
-            Some("reservation_patient_overlap") => Conflict::Patient,
-            Some("reservation_seven_days") => Conflict::SevenDays,
-            _ => return error.into(),
-        };
-        Self::Conflicts(vec![broken])
-    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -75,22 +67,27 @@ impl From<sqlx::Error> for Error {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let words = error.to_string();
-        let fault = match error {
-            Error::Kit(error) => return error.into_status(DOMAIN),
-            Error::Remote(status) => return *status,
-            Error::Conflicts(conflicts) => return of_conflicts(&conflicts),
-            Error::Blocked(blocks) => of_blocks(&blocks),
-            Error::HoldExpired => Fault::precondition("HOLD_EXPIRED", words, "hold"),
-            Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", words, id.to_string())
-                .meta("state", format!("{state:?}").to_ascii_uppercase()),
-            Error::PaymentDeclined { hold, decline_code } => {
-                Fault::precondition("PAYMENT_DECLINED", words, "payment_method")
-                    .meta("hold_id", hold.to_string())
-                    .meta("decline_code", decline_code)
-            }
-            Error::NotVisitDay(id) => Fault::precondition("NOT_VISIT_DAY", words, id.to_string()),
-            Error::NotStarted(id) => Fault::precondition("NOT_STARTED", words, id.to_string()),
-        };
+        let fault =
+            match error {
+                Error::Kit(error) => return error.into_status(DOMAIN),
+                Error::Remote(status) => return *status,
+                Error::Conflicts(conflicts) => return of_conflicts(&conflicts),
+                Error::Blocked(blocks) => of_blocks(&blocks),
+                Error::HoldExpired => Fault::precondition("HOLD_EXPIRED", words, "hold"),
+                Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", words, id.to_string())
+                    .meta("state", format!("{state:?}").to_ascii_uppercase()),
+                Error::PaymentDeclined { hold, decline_code } => {
+                    Fault::precondition("PAYMENT_DECLINED", words, "payment_method")
+                        .meta("hold_id", hold.to_string())
+                        .meta("decline_code", decline_code)
+                }
+                Error::LateArrival(id) => Fault::new(Code::Unimplemented, "LATE_ARRIVAL", words)
+                    .resource("Appointment", id.to_string()),
+                Error::CalendarMoving => Fault::new(Code::Unavailable, "DEPENDENCY_DOWN", words)
+                    .retry_after(Duration::from_secs(1)),
+                Error::NotVisitDay(id) => Fault::precondition("NOT_VISIT_DAY", words, id.to_string()),
+                Error::NotStarted(id) => Fault::precondition("NOT_STARTED", words, id.to_string()),
+            };
         fault.into_status(DOMAIN)
     }
 }

@@ -12,7 +12,7 @@ use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentFacts, CancelTimeliness, Cancellation, CancelledBy,
     PatientCheckedIn, SlotHeld, SlotReleased, VisitCompleted, VisitOutcome,
 };
-use proto::clinic::billing::v1::CopayAuthorized;
+use proto::clinic::billing::v1::{ChargeState, CopayAuthorizationFailed, CopayAuthorized};
 use proto::clinic::patients::v1::PatientChanged;
 use proto::clinic::scheduling::v1::CalendarChanged;
 use proto::google::r#type::Interval;
@@ -22,13 +22,13 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::domain::{Copay, Reservation, State};
 use crate::error::Error;
-use crate::{NAME, grpc, store};
+use crate::{NAME, store, wire};
 
 fn facts(row: &Reservation) -> Option<AppointmentFacts> {
     let interval =
         |start, end| Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) });
     Some(AppointmentFacts {
-        state: grpc::state(row.state) as i32,
+        state: wire::state(row.state) as i32,
         patient_id: row.patient_id.to_string(),
         service_type_id: row.service_type_id.to_string(),
         clinic_id: row.clinic_id.to_string(),
@@ -101,17 +101,13 @@ pub(crate) async fn cancelled(tx: &mut PgConnection, row: &Reservation) -> sqlx:
 }
 
 /// The patient is here.
-pub(crate) async fn checked_in(
-    tx: &mut PgConnection,
-    row: &Reservation,
-    after_no_show: bool,
-) -> sqlx::Result<()> {
+pub(crate) async fn checked_in(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
     let event = PatientCheckedIn {
         appointment_id: row.id.to_string(),
         version: row.version,
         appointment: facts(row),
         check_in_time: row.checked_in_at.map(timestamp),
-        after_no_show,
+        after_no_show: false,
     };
     outbox::put(tx, row.id, row.version, &event).await
 }
@@ -139,12 +135,12 @@ struct Follower(App);
 /// Follows calendars, patients and authorizations until the platform stops.
 pub(crate) fn follow(platform: &Platform, app: &App) {
     let follower = Arc::new(Follower(app.clone()));
-    for (context, subject) in [
-        ("scheduling", CalendarChanged::full_name()),
-        ("patients", PatientChanged::full_name()),
-        ("billing", CopayAuthorized::full_name()),
+    for (context, subjects) in [
+        ("scheduling", vec![CalendarChanged::full_name()]),
+        ("patients", vec![PatientChanged::full_name()]),
+        ("billing", vec![CopayAuthorized::full_name(), CopayAuthorizationFailed::full_name()]),
     ] {
-        let subscription = Subscription { context, consumer: NAME, subjects: vec![subject] };
+        let subscription = Subscription { context, consumer: NAME, subjects };
         platform.follow(subscription, follower.clone());
     }
 }
@@ -166,6 +162,11 @@ impl Handler for Follower {
                 Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        if let Some(failed) = event.decode::<CopayAuthorizationFailed>()?
+            && failed.state() == ChargeState::Declined
+        {
+            self.0.decline_in(tx, failed.appointment_id.parse()?, &failed.decline_code).await?;
         }
         Ok(())
     }

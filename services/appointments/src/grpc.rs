@@ -1,22 +1,20 @@
 //! The contract at the door: decode, call the use case, encode.
 
 use kit::auth::{Caller, caller};
-use kit::fields::{Fields, date, timestamp};
-use kit::idempotency::fingerprint;
+use kit::fields::Fields;
+use kit::idempotency::Key;
 use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId};
 use kit::page::Page;
 use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::booking_service_server::BookingService;
 use proto::clinic::appointments::v1::waitlist_service_server::WaitlistService;
-use proto::google::r#type::Interval;
 use tonic::{Request, Response, Status};
 
-use crate::DOMAIN;
 use crate::app::{self, App, List};
-use crate::domain::{Copay, RequestKey, Reservation, State};
-use crate::events::cancellation;
-use crate::store::{Change, Filter};
+use crate::domain::State;
+use crate::store::Filter;
+use crate::{DOMAIN, wire};
 
 /// Longest reason for an override, in characters.
 const MAX_REASON: usize = 200;
@@ -41,7 +39,7 @@ impl BookingService for Booking {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let mut fields = Fields::new();
-        let key = request_key(&mut fields, &caller, "HoldSlot", &request.request_id, &request);
+        let key = key(&mut fields, &caller, "HoldSlot", &request.request_id, &request);
         let slot = app::Slot {
             patient: fields.optional_id("patient_id", &request.patient_id),
             service_type: fields.id("service_type_id", &request.service_type_id),
@@ -49,11 +47,10 @@ impl BookingService for Booking {
             provider: fields.optional_id("provider_id", &request.provider_id),
             room: fields.optional_id("room_id", &request.room_id),
             start: start(&mut fields, request.start_time),
-            override_reason: fields.text("override_reason", &request.override_reason, 0..=MAX_REASON),
+            override_reason: reason(&mut fields, &request.override_reason),
         };
         check(fields)?;
-        let row = self.0.hold(&caller, &slot, key).await?;
-        Ok(Response::new(appointment(&row)))
+        Ok(Response::new(self.0.hold(&caller, &slot, key).await?))
     }
 
     async fn release_hold(
@@ -63,11 +60,13 @@ impl BookingService for Booking {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let mut fields = Fields::new();
-        fields.request_id(&request.request_id);
-        let hold = fields.id("hold_id", &request.hold_id);
+        let change = app::Change {
+            key: key(&mut fields, &caller, "ReleaseHold", &request.request_id, &request),
+            id: fields.id("hold_id", &request.hold_id),
+            etag: String::new(),
+        };
         check(fields)?;
-        let row = self.0.release(&caller, hold).await?;
-        Ok(Response::new(appointment(&row)))
+        Ok(Response::new(self.0.release(&caller, change).await?))
     }
 
     async fn book_appointment(
@@ -77,24 +76,39 @@ impl BookingService for Booking {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let mut fields = Fields::new();
-        let key = request_key(&mut fields, &caller, "BookAppointment", &request.request_id, &request);
+        let key = key(&mut fields, &caller, "BookAppointment", &request.request_id, &request);
         let hold: Option<AppointmentId> = fields.optional_id("hold_id", &request.hold_id);
-        let slot = hold.is_none().then(|| app::Slot {
-            patient: fields.optional_id("patient_id", &request.patient_id),
-            service_type: fields.id("service_type_id", &request.service_type_id),
-            clinic: fields.id("clinic_id", &request.clinic_id),
-            provider: fields.optional_id("provider_id", &request.provider_id),
-            room: fields.optional_id("room_id", &request.room_id),
-            start: start(&mut fields, request.start_time),
-            override_reason: fields.text("override_reason", &request.override_reason, 0..=MAX_REASON),
-        });
+        let patient = fields.optional_id("patient_id", &request.patient_id);
+        let provider = fields.optional_id("provider_id", &request.provider_id);
+        let room = fields.optional_id("room_id", &request.room_id);
+        let override_reason = reason(&mut fields, &request.override_reason);
+        let target = match hold {
+            Some(hold) => {
+                let expected = app::Expected {
+                    patient,
+                    service_type: fields.optional_id("service_type_id", &request.service_type_id),
+                    clinic: fields.optional_id("clinic_id", &request.clinic_id),
+                    provider,
+                    room,
+                    start: request.start_time.map(|s| start(&mut fields, Some(s))),
+                };
+                app::Target::Hold(hold, expected)
+            }
+            None => app::Target::Slot(app::Slot {
+                patient,
+                service_type: fields.id("service_type_id", &request.service_type_id),
+                clinic: fields.id("clinic_id", &request.clinic_id),
+                provider,
+                room,
+                start: start(&mut fields, request.start_time),
+                override_reason,
+            }),
+        };
         let payment_method = fields.optional_id("payment_method_id", &request.payment_method_id);
         check(fields)?;
-        let booked = self.0.book(&caller, app::Booking { hold, slot, payment_method, request: key }).await?;
-        let mut answer = appointment(&booked.row);
-        if caller.only_patient().is_some()
-            && let Some(copay) = &mut answer.copay
-        {
+        let booked = self.0.book(&caller, app::Booking { target, payment_method, key }).await?;
+        let mut answer = wire::appointment(&booked.row);
+        if let Some(copay) = &mut answer.copay {
             copay.client_secret = booked.client_secret;
         }
         Ok(Response::new(answer))
@@ -111,9 +125,9 @@ impl BookingService for Booking {
         let full = request.view() == pb::AppointmentView::Full;
         check(fields)?;
         let (row, history) = self.0.get(&caller, id, full).await?;
-        let mut answer = appointment(&row);
+        let mut answer = wire::appointment(&row);
         let to_patient = caller.only_patient().is_some();
-        answer.history = history.into_iter().map(|c| change(c, to_patient)).collect();
+        answer.history = history.into_iter().map(|c| wire::change(c, to_patient)).collect();
         Ok(Response::new(answer))
     }
 
@@ -125,7 +139,7 @@ impl BookingService for Booking {
         let request = request.into_inner();
         let list = list(&caller, &request).map_err(|e| e.into_status(DOMAIN))?;
         let (rows, next_page_token) = self.0.list(&list).await?;
-        let appointments = rows.iter().map(appointment).collect();
+        let appointments = rows.iter().map(wire::appointment).collect();
         Ok(Response::new(pb::ListAppointmentsResponse { appointments, next_page_token }))
     }
 
@@ -135,10 +149,17 @@ impl BookingService for Booking {
     ) -> Result<Response<pb::Appointment>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let id = changed(&request.request_id, &request.appointment_id)?;
-        let by_clinic = request.cancelled_by() == pb::CancelledBy::Clinic;
-        let row = self.0.cancel(&caller, id, &request.etag, by_clinic).await?;
-        Ok(Response::new(appointment(&row)))
+        let mut fields = Fields::new();
+        let change = app::Change {
+            key: key(&mut fields, &caller, "CancelAppointment", &request.request_id, &request),
+            id: fields.id("appointment_id", &request.appointment_id),
+            etag: request.etag.clone(),
+        };
+        let by = pb::CancelledBy::try_from(request.cancelled_by);
+        fields.ensure(by.is_ok(), "cancelled_by", "must be PATIENT, CLINIC or unset");
+        check(fields)?;
+        let answer = self.0.cancel(&caller, change, by == Ok(pb::CancelledBy::Clinic)).await?;
+        Ok(Response::new(answer))
     }
 
     async fn check_in(
@@ -147,9 +168,15 @@ impl BookingService for Booking {
     ) -> Result<Response<pb::Appointment>, Status> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        let id = changed(&request.request_id, &request.appointment_id)?;
-        let row = self.0.check_in(&caller, id, &request.etag).await?;
-        Ok(Response::new(appointment(&row)))
+        let mut fields = Fields::new();
+        let change = app::Change {
+            key: key(&mut fields, &caller, "CheckIn", &request.request_id, &request),
+            id: fields.id("appointment_id", &request.appointment_id),
+            etag: request.etag.clone(),
+        };
+        let override_reason = reason(&mut fields, &request.override_reason);
+        check(fields)?;
+        Ok(Response::new(self.0.check_in(&caller, change, &override_reason).await?))
     }
 
     async fn complete_visit(
@@ -159,8 +186,11 @@ impl BookingService for Booking {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let mut fields = Fields::new();
-        fields.request_id(&request.request_id);
-        let id = fields.id("appointment_id", &request.appointment_id);
+        let change = app::Change {
+            key: key(&mut fields, &caller, "CompleteVisit", &request.request_id, &request),
+            id: fields.id("appointment_id", &request.appointment_id),
+            etag: request.etag.clone(),
+        };
         let outcome = request.outcome();
         fields.ensure(
             outcome != pb::VisitOutcome::Unspecified,
@@ -168,8 +198,7 @@ impl BookingService for Booking {
             "is required: ATTENDED or NO_SHOW",
         );
         check(fields)?;
-        let row = self.0.complete(&caller, id, &request.etag, outcome).await?;
-        Ok(Response::new(appointment(&row)))
+        Ok(Response::new(self.0.complete(&caller, change, outcome).await?))
     }
 }
 
@@ -177,24 +206,19 @@ fn check(fields: Fields) -> Result<(), Status> {
     fields.check().map_err(|e| e.into_status(DOMAIN))
 }
 
-/// The fields that every change of an appointment has.
-fn changed(request_id: &str, appointment_id: &str) -> Result<AppointmentId, Status> {
-    let mut fields = Fields::new();
-    fields.request_id(request_id);
-    let id = fields.id("appointment_id", appointment_id);
-    check(fields)?;
-    Ok(id)
-}
-
-fn request_key<Q: prost::Message>(
+fn key<Q: prost::Message>(
     fields: &mut Fields,
     caller: &Caller,
     method: &str,
     request_id: &str,
     request: &Q,
-) -> Option<RequestKey> {
-    let request_id = fields.request_id(request_id)?.uuid();
-    Some(RequestKey { caller: caller.subject.clone(), request_id, fingerprint: fingerprint(method, request) })
+) -> Option<Key> {
+    let request_id = fields.request_id(request_id);
+    Key::new(caller, method, request_id, request)
+}
+
+fn reason(fields: &mut Fields, text: &str) -> String {
+    fields.text("override_reason", text, 0..=MAX_REASON)
 }
 
 fn start(fields: &mut Fields, value: Option<prost_types::Timestamp>) -> chrono::DateTime<chrono::Utc> {
@@ -216,8 +240,8 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
     let ordered = from.zip(until).is_none_or(|(from, until)| from <= until);
     fields.ensure(ordered, "interval", "must not end before it starts");
     let mut states = vec![];
-    for (i, wire) in request.states().enumerate() {
-        match State::ALL.into_iter().find(|s| state(*s) == wire) {
+    for (i, asked) in request.states().enumerate() {
+        match State::ALL.into_iter().find(|s| wire::state(*s) == asked) {
             Some(state) => states.push(state),
             None => fields.refuse(format!("states[{i}]"), "must be a state that appointments have"),
         }
@@ -226,100 +250,14 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
         let left_out = [State::Held, State::Offered, State::Expired, State::Released, State::Declined];
         states = State::ALL.into_iter().filter(|s| !left_out.contains(s)).collect();
     }
-    let patient = match (caller.only_patient(), named) {
-        (Some(own), named) => {
-            named.map_or(Ok(()), |p| caller.see(p, p))?;
-            Some(own)
-        }
-        (None, named) => named,
-    };
+    let patient = caller.only_patient().or(named);
     let some = patient.is_some() || clinic.is_some() || provider.is_some();
     fields.ensure(some, "patient_id", "one of patient_id, clinic_id and provider_id is required");
     fields.check()?;
+    if let Some(named) = named {
+        caller.see(named, named)?;
+    }
     let page = Page::parse(request.page_size, &request.page_token)?;
     let filter = Filter { patient, clinic, provider, from, until, states };
     Ok(List { filter, latest_first: request.latest_first, page })
-}
-
-/// A state as the wire has it.
-pub(crate) fn state(state: State) -> pb::AppointmentState {
-    match state {
-        State::Held => pb::AppointmentState::Held,
-        State::Offered => pb::AppointmentState::Offered,
-        State::Booked => pb::AppointmentState::Booked,
-        State::Displaced => pb::AppointmentState::Displaced,
-        State::CheckedIn => pb::AppointmentState::CheckedIn,
-        State::Completed => pb::AppointmentState::Completed,
-        State::NoShow => pb::AppointmentState::NoShow,
-        State::Cancelled => pb::AppointmentState::Cancelled,
-        State::Expired => pb::AppointmentState::Expired,
-        State::Released => pb::AppointmentState::Released,
-        State::Declined => pb::AppointmentState::Declined,
-    }
-}
-
-fn copay(copay: Copay) -> pb::CopayState {
-    match copay {
-        Copay::NotRequired => pb::CopayState::NotRequired,
-        Copay::Pending => pb::CopayState::Pending,
-        Copay::Authorized => pb::CopayState::Authorized,
-        Copay::Declined => pb::CopayState::Declined,
-        Copay::ActionRequired => pb::CopayState::ActionRequired,
-    }
-}
-
-fn interval(start: chrono::DateTime<chrono::Utc>, end: chrono::DateTime<chrono::Utc>) -> Option<Interval> {
-    Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) })
-}
-
-fn appointment(row: &Reservation) -> pb::Appointment {
-    pb::Appointment {
-        id: row.id.to_string(),
-        version: row.version,
-        state: state(row.state) as i32,
-        patient_id: row.patient_id.to_string(),
-        service_type_id: row.service_type_id.to_string(),
-        clinic_id: row.clinic_id.to_string(),
-        provider_id: row.provider_id.to_string(),
-        room_id: row.room_id.to_string(),
-        interval: interval(row.start, row.end),
-        occupied_interval: interval(row.occupied_start, row.occupied_end),
-        visit_date: Some(date(row.visit_date)),
-        time_zone: row.time_zone.clone(),
-        hold_expire_time: row.hold_expires_at.map(timestamp),
-        calendar_version: row.calendar_version,
-        copay: Some(pb::Copay {
-            state: copay(row.copay) as i32,
-            charge_id: row.charge_id.map(|c| c.to_string()).unwrap_or_default(),
-            client_secret: String::new(),
-        }),
-        intake_form_id: row.intake_form_id.map(|f| f.to_string()).unwrap_or_default(),
-        fee_start_time: Some(timestamp(row.fee_start)),
-        displacement: None,
-        cancellation: cancellation(row),
-        patient_confirm_time: None,
-        check_in_time: row.checked_in_at.map(timestamp),
-        close_time: row.closed_at.map(timestamp),
-        create_time: Some(timestamp(row.created_at)),
-        update_time: Some(timestamp(row.updated_at)),
-        etag: row.etag(),
-        history: vec![],
-    }
-}
-
-/// A patient reads what happened to a visit, but not who did it or why a rule was overridden.
-fn change(change: Change, to_patient: bool) -> pb::AppointmentChange {
-    pb::AppointmentChange {
-        version: change.version,
-        state: state(change.state) as i32,
-        change_time: Some(timestamp(change.changed_at)),
-        actor_id: change.actor.filter(|_| !to_patient).unwrap_or_default(),
-        actor_role: change.actor_role.unwrap_or_default(),
-        interval: interval(change.start, change.end),
-        clinic_id: change.clinic_id.to_string(),
-        provider_id: change.provider_id.to_string(),
-        room_id: change.room_id.to_string(),
-        override_reason: change.override_reason.filter(|_| !to_patient).unwrap_or_default(),
-        overridden: change.overridden,
-    }
 }

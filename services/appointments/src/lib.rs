@@ -7,6 +7,7 @@
 //! | [`store`] | all SQL; the four exclusion constraints stand in `migrations/` |
 //! | [`ports`] | scheduling, patients and billing as booking needs them |
 //! | [`events`] | what is told, and what is followed |
+//! | `wire` | appointments as the contract has them |
 //! | [`grpc`] | the contract's `BookingService` and `WaitlistService` |
 
 pub mod app;
@@ -17,6 +18,7 @@ pub mod events;
 pub mod grpc;
 pub mod ports;
 pub mod store;
+mod wire;
 
 use std::sync::Arc;
 

@@ -11,12 +11,12 @@ use proto::clinic::patients::v1::{AccessPurpose, GetPatientRequest, PatientView}
 use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServiceClient;
 use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::error::Error;
 
 /// Judges slots against the schedule.
 #[async_trait]
-#[cfg_attr(test, mockall::automock)]
 pub trait Scheduling: Send + Sync {
     /// Whether a slot is inside the schedule, for whom, and in which rooms.
     async fn check_slot(&self, request: CheckSlotRequest) -> Result<CheckSlotResponse, Error>;
@@ -41,7 +41,6 @@ pub enum Authorization {
 
 /// Authorizes co-pays.
 #[async_trait]
-#[cfg_attr(test, mockall::automock)]
 pub trait Billing: Send + Sync {
     /// Authorizes the co-pay of a hold.
     async fn authorize(&self, request: AuthorizeCopayRequest) -> Authorization;
@@ -49,7 +48,6 @@ pub trait Billing: Send + Sync {
 
 /// Knows patients.
 #[async_trait]
-#[cfg_attr(test, mockall::automock)]
 pub trait Patients: Send + Sync {
     /// Whether there is such a patient.
     async fn exists(&self, patient: PatientId) -> Result<bool, Error>;
@@ -109,7 +107,7 @@ impl Billing for Remote {
             (_, "COPAY_NOT_DUE") => Authorization::NotDue,
             (_, "HOLD_EXPIRED") => Authorization::HoldExpired,
             (Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument, _) => {
-                Authorization::Refused(Box::new(status))
+                Authorization::Refused(Box::new(as_our_own(&status)))
             }
             _ => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "an authorization's outcome is unknown");
@@ -123,11 +121,20 @@ impl Billing for Remote {
 fn passed_on(status: Status, who: &'static str) -> Error {
     match status.code() {
         Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::DeadlineExceeded => {
-            Error::Remote(Box::new(status))
+            Error::Remote(Box::new(as_our_own(&status)))
         }
         code => {
             tracing::warn!(?code, message = status.message(), who, "another service failed");
             Error::Kit(KitError::Unavailable { what: who })
         }
     }
+}
+
+/// The same refusal under this service's domain, as the contract has it.
+fn as_our_own(status: &Status) -> Status {
+    let mut details = status.get_error_details();
+    if let Some(info) = details.error_info().cloned() {
+        details.set_error_info(info.reason, crate::DOMAIN, info.metadata);
+    }
+    Status::with_error_details(status.code(), status.message(), details)
 }

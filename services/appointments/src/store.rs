@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::types::PgRange;
 use uuid::Uuid;
 
-use crate::domain::{Conflict, Copay, HOLD_TTL_SECS, NewReservation, RequestKey, Reservation, Span, State};
+use crate::domain::{Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reservation, Span, State};
 
 /// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
 const DRIVE_LEASE_SECS: f64 = 15.0;
@@ -26,7 +26,7 @@ macro_rules! reservations {
                       r.intake_form_id as "intake_form_id: _", r.fee_start, r.copay as "copay: Copay",
                       r.charge_id as "charge_id: _", r.payment_method_id as "payment_method_id: _",
                       r.driven_until, r.attempt_id, r.cancel_received_at, r.cancelled_by_clinic, r.fee_due,
-                      r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.request_fingerprint
+                      r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.decline_code
                from appointments.reservation r "# + $tail
             $(, $bind)*
         )
@@ -41,17 +41,6 @@ pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Opt
 /// One appointment, locked until the transaction ends.
 pub async fn lock(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
     reservations!("where r.id = $1 for update of r", id.uuid()).fetch_optional(conn).await
-}
-
-/// The appointment that a booking call made or confirmed.
-pub async fn of_request(
-    conn: &mut PgConnection,
-    caller: &str,
-    request_id: Uuid,
-) -> sqlx::Result<Option<Reservation>> {
-    reservations!("where r.request_caller = $1 and r.request_id = $2", caller, request_id)
-        .fetch_optional(conn)
-        .await
 }
 
 /// What a list asks for. Empty filters match all.
@@ -126,9 +115,8 @@ pub async fn list(
     }
 }
 
-/// Holds whose time is up, locked: those that stand in the way of a slot.
-///
-/// What another transaction is ending at this moment is skipped; the insert that follows waits for it.
+/// Holds whose time is up, locked: those that stand in the way of a slot. In the order of their ids, so that two rivals who clear
+/// the same ones wait for each other instead of dying.
 pub async fn lock_stale_in_the_way(
     conn: &mut PgConnection,
     provider: ProviderId,
@@ -140,7 +128,7 @@ pub async fn lock_stale_in_the_way(
         r#"where r.state in ('held', 'offered') and r.hold_expires_at <= clock.now()
              and ((r.provider_id = $1 and r.occupied && $4) or (r.room_id = any($2) and r.visit && $4)
                   or r.patient_id = $3)
-           order by r.id for update of r skip locked"#,
+           order by r.id for update of r"#,
         provider.uuid(),
         rooms,
         patient.uuid(),
@@ -189,22 +177,15 @@ pub async fn insert(
     calendar_version: i64,
     room: RoomId,
 ) -> sqlx::Result<Option<Reservation>> {
-    let (caller, request_id, fingerprint) = match &new.request {
-        Some(RequestKey { caller, request_id, fingerprint }) => {
-            (Some(caller.as_str()), Some(*request_id), Some(fingerprint.as_slice()))
-        }
-        None => (None, None, None),
-    };
     let inserted = sqlx::query!(
         r#"insert into appointments.reservation
                (id, state, patient_id, service_type_id, clinic_id, provider_id, room_id, visit, occupied, visit_date,
                 time_zone, calendar_version, hold_expires_at, intake_form_id, fee_start, copay, payment_method_id,
-                driven_until, attempt_id, request_caller, request_id, request_fingerprint)
+                driven_until, attempt_id)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
                    case when $2 = 'held'::appointments.state then clock.now() + make_interval(secs => $13) end,
                    $14, $15, $16, $17,
-                   case when $18 then clock.now() + make_interval(secs => $19) end, case when $18 then $20::uuid end,
-                   $21, $22, $23)
+                   case when $18 then clock.now() + make_interval(secs => $19) end, case when $18 then $20::uuid end)
            on conflict do nothing"#,
         new.id.uuid(),
         new.state as State,
@@ -225,10 +206,7 @@ pub async fn insert(
         new.payment_method_id.map(PaymentMethodId::uuid),
         new.drive,
         DRIVE_LEASE_SECS,
-        Uuid::now_v7(),
-        caller,
-        request_id,
-        fingerprint
+        Uuid::now_v7()
     )
     .execute(&mut *conn)
     .await?;
@@ -281,9 +259,19 @@ pub async fn calendar_seen(conn: &mut PgConnection, provider: ProviderId) -> sql
         "select version from appointments.calendar_seen where provider_id = $1 for share",
         provider.uuid()
     )
-    .fetch_optional(conn)
+    .fetch_optional(&mut *conn)
     .await?;
-    Ok(seen.unwrap_or(0))
+    if let Some(version) = seen {
+        return Ok(version);
+    }
+    // A row to lock, so that the provider's first event waits for this transaction too.
+    see_calendar(conn, provider.uuid(), 0).await?;
+    sqlx::query_scalar!(
+        "select version from appointments.calendar_seen where provider_id = $1 for share",
+        provider.uuid()
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Notes a provider's calendar version; an older one changes nothing.
@@ -422,45 +410,54 @@ pub async fn drive(
     conn: &mut PgConnection,
     id: AppointmentId,
     payment_method: Option<PaymentMethodId>,
-    request: Option<&RequestKey>,
+    calendar_version: i64,
 ) -> sqlx::Result<bool> {
     let taken = sqlx::query!(
         "update appointments.reservation
          set driven_until = clock.now() + make_interval(secs => $2), attempt_id = $3, payment_method_id = $4,
-             copay = case when copay = 'not_required' then copay else 'pending' end,
-             request_caller = coalesce($5, request_caller), request_id = coalesce($6, request_id),
-             request_fingerprint = coalesce($7, request_fingerprint)
-         where id = $1 and (driven_until is null or driven_until <= clock.now())",
+             copay = case when copay = 'not_required' then copay else 'pending' end, decline_code = '',
+             calendar_version = greatest(calendar_version, $5)
+         where id = $1 and (driven_until is null or driven_until <= clock.now() or copay = 'action_required')",
         id.uuid(),
         DRIVE_LEASE_SECS,
         Uuid::now_v7(),
         payment_method.map(PaymentMethodId::uuid),
-        request.map(|r| r.caller.as_str()),
-        request.map(|r| r.request_id),
-        request.map(|r| r.fingerprint.as_slice())
+        calendar_version
     )
     .execute(conn)
     .await?;
     Ok(taken.rows_affected() == 1)
 }
 
-/// Notes how an undecided authorization stands. `retry_in_secs` = a recovery worker asks again then; `None` = it is the patient's turn.
+/// How an authorization stands that has not led to a booking.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'a> {
+    /// As far as the booking is concerned.
+    pub copay: Copay,
+    /// Billing's charge, when there is one.
+    pub charge: Option<ChargeId>,
+    /// Why it was declined; empty when it was not.
+    pub decline_code: &'a str,
+    /// When a recovery worker asks again; `None` = it is the patient's turn.
+    pub retry_in_secs: Option<f64>,
+}
+
+/// Notes how an undecided authorization stands.
 pub async fn note_copay(
     conn: &mut PgConnection,
     id: AppointmentId,
-    copay: Copay,
-    charge: Option<ChargeId>,
-    retry_in_secs: Option<f64>,
+    standing: Standing<'_>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update appointments.reservation
-         set copay = $2, charge_id = coalesce($3, charge_id), updated_at = clock.now(),
-             driven_until = clock.now() + make_interval(secs => $4::float8)
+         set copay = $2, charge_id = coalesce($3, charge_id), decline_code = $4, updated_at = clock.now(),
+             driven_until = clock.now() + make_interval(secs => $5::float8)
          where id = $1 and state = 'held'",
         id.uuid(),
-        copay as Copay,
-        charge.map(ChargeId::uuid),
-        retry_in_secs
+        standing.copay as Copay,
+        standing.charge.map(ChargeId::uuid),
+        standing.decline_code,
+        standing.retry_in_secs
     )
     .execute(conn)
     .await

@@ -1,20 +1,28 @@
 //! Taking time: holds and bookings. The schedule advises, the database decides, and a rival's win moves on to the next candidate.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::fields::{Fields, timestamp};
+use kit::idempotency::{self, Attempt, Key};
 use kit::ids::{AppointmentId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId};
 use kit::status::Error as KitError;
+use prost::Message;
+use proto::clinic::appointments::v1 as pb;
 use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, expire, patient_of, staff_only, step};
-use crate::domain::{Conflict, Copay, NewReservation, RequestKey, Reservation, Span, State};
+use super::{App, expire, open, patient_of, staff_only};
+use crate::domain::{Conflict, Copay, NewReservation, Reservation, Span, State};
 use crate::error::Error;
-use crate::{events, store};
+use crate::{events, store, wire};
 
 /// How often a slot is judged again because the calendar moved on while it was being taken.
 const JUDGEMENTS: usize = 3;
+/// Pause before another judgement: scheduling's replicas follow a change within this.
+const CALENDAR_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -29,15 +37,51 @@ pub struct Slot {
     pub override_reason: String,
 }
 
+/// What a caller who books a hold says about it; what is said must be so.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the contract's BookAppointmentRequest explains each")]
+pub struct Expected {
+    pub patient: Option<PatientId>,
+    pub service_type: Option<ServiceTypeId>,
+    pub clinic: Option<ClinicId>,
+    pub provider: Option<ProviderId>,
+    pub room: Option<RoomId>,
+    pub start: Option<DateTime<Utc>>,
+}
+
+impl Expected {
+    /// INVALID_FIELD with every field that says something else than the hold.
+    fn check(&self, row: &Reservation) -> Result<(), Error> {
+        let mut fields = Fields::new();
+        let mut same = |is: bool, field| fields.ensure(is, field, "must be empty or equal to the hold's");
+        same(self.patient.is_none_or(|p| p == row.patient_id), "patient_id");
+        same(self.service_type.is_none_or(|t| t == row.service_type_id), "service_type_id");
+        same(self.clinic.is_none_or(|c| c == row.clinic_id), "clinic_id");
+        same(self.provider.is_none_or(|p| p == row.provider_id), "provider_id");
+        same(self.room.is_none_or(|r| r == row.room_id), "room_id");
+        same(self.start.is_none_or(|s| s == row.start), "start_time");
+        Ok(fields.check()?)
+    }
+}
+
+/// The time that a booking call is about.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Held before.
+    Hold(AppointmentId, Expected),
+    /// To be taken now.
+    Slot(Slot),
+}
+
 /// A booking call.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the contract's BookAppointmentRequest explains each")]
 pub struct Booking {
-    pub hold: Option<AppointmentId>,
-    /// `None` with a hold.
-    pub slot: Option<Slot>,
+    /// What to book.
+    pub target: Target,
+    /// The card for the co-pay; `None` = the patient's default.
     pub payment_method: Option<PaymentMethodId>,
-    pub request: Option<RequestKey>,
+    /// The caller's name for the call.
+    pub key: Option<Key>,
 }
 
 /// What a booking call led to.
@@ -70,141 +114,176 @@ struct Judged {
     overridden: Vec<String>,
 }
 
+/// What became of an attempt to take a slot.
+enum Take<R> {
+    /// The same call was answered before, with this.
+    Replayed(R),
+    /// The slot is the caller's.
+    Took(Box<Reservation>),
+}
+
+/// What a booking call leaves beside its request id: whom to ask how it went.
+type Receipt = pb::GetAppointmentRequest;
+
+fn receipt(row: &Reservation) -> Receipt {
+    Receipt { appointment_id: row.id.to_string(), ..Default::default() }
+}
+
+fn id_of(receipt: &Receipt) -> Result<AppointmentId, Error> {
+    receipt.appointment_id.parse().map_err(|e: uuid::Error| KitError::internal(e).into())
+}
+
 impl App {
     /// Holds a slot for a patient who decides or pays.
     pub async fn hold(
         &self,
         caller: &Caller,
         slot: &Slot,
-        request: Option<RequestKey>,
-    ) -> Result<Reservation, Error> {
-        if let Some(row) = self.replay(request.as_ref()).await? {
-            return Ok(row);
-        }
+        key: Option<Key>,
+    ) -> Result<pb::Appointment, Error> {
         let plan = |_| Plan { state: State::Held, drive: false };
-        Ok(self.take(caller, slot, request, None, plan).await?.0)
+        Ok(match self.take(caller, slot, key, None, plan, wire::appointment).await? {
+            Take::Replayed(answer) => answer,
+            Take::Took(row) => wire::appointment(&row),
+        })
     }
 
     /// Books a slot, held before or not. With a co-pay the answer may still be HELD; see the contract.
     pub async fn book(&self, caller: &Caller, booking: Booking) -> Result<Booked, Error> {
-        if let Some(row) = self.replay(booking.request.as_ref()).await? {
-            return self.settled(row.id).await;
-        }
-        let id = match (booking.hold, &booking.slot) {
-            (Some(hold), _) => {
-                if !self.start_from_hold(caller, hold, &booking).await? {
-                    return self.settled(hold).await;
+        match booking.target {
+            Target::Hold(hold, expected) => {
+                match self
+                    .start_from_hold(caller, hold, &expected, booking.payment_method, booking.key)
+                    .await?
+                {
+                    Start::Mine => self.drive_to_end(hold, false).await,
+                    Start::Settles(id) => self.settled(id).await,
                 }
-                hold
             }
-            (None, Some(slot)) => {
+            Target::Slot(slot) => {
                 // With a co-pay the time is held first, and driven to a booking below.
                 let plan = |copay_due: bool| Plan {
                     state: if copay_due { State::Held } else { State::Booked },
                     drive: copay_due,
                 };
-                let (row, fresh) =
-                    self.take(caller, slot, booking.request, booking.payment_method, plan).await?;
-                if row.state == State::Booked {
-                    return Ok(row.into());
+                match self.take(caller, &slot, booking.key, booking.payment_method, plan, receipt).await? {
+                    Take::Replayed(receipt) => self.settled(id_of(&receipt)?).await,
+                    Take::Took(row) if row.state == State::Booked => Ok((*row).into()),
+                    Take::Took(row) => self.drive_to_end(row.id, true).await,
                 }
-                if !fresh {
-                    return self.settled(row.id).await;
-                }
-                row.id
             }
-            (None, None) => return Err(KitError::invalid("start_time", "is required without a hold").into()),
-        };
-        self.drive_to_end(id).await
-    }
-
-    /// Gives a hold back.
-    pub async fn release(&self, caller: &Caller, id: AppointmentId) -> Result<Reservation, Error> {
-        let (mut tx, mut row) = self.open(caller, id, "").await?;
-        if row.state != State::Held {
-            return Err(Error::WrongState { id, state: row.state });
-        }
-        step(&mut row, State::Released)?;
-        store::save(&mut tx, &mut row, Some(caller), None).await?;
-        events::released(&mut tx, &row).await?;
-        tx.commit().await?;
-        Ok(row)
-    }
-
-    /// What this request id led to before; REQUEST_ID_REUSED when it was for something else.
-    async fn replay(&self, request: Option<&RequestKey>) -> Result<Option<Reservation>, Error> {
-        let Some(request) = request else { return Ok(None) };
-        let mut conn = self.db.pool().acquire().await?;
-        let row = store::of_request(&mut conn, &request.caller, request.request_id).await?;
-        match row {
-            Some(row) if row.request_fingerprint.as_deref() != Some(&request.fingerprint) => {
-                Err(KitError::RequestIdReused { request_id: request.request_id }.into())
-            }
-            row => Ok(row),
         }
     }
 
-    /// Begins to book a hold; false when another call already does.
+    /// Begins to book a hold, unless another call already does.
     async fn start_from_hold(
         &self,
         caller: &Caller,
         hold: AppointmentId,
-        booking: &Booking,
-    ) -> Result<bool, Error> {
-        let (mut tx, mut row) = self.open(caller, hold, "").await?;
-        if row.state == State::Expired || row.state == State::Declined {
-            return Err(Error::HoldExpired);
-        }
-        if row.state != State::Held {
-            return Err(Error::WrongState { id: hold, state: row.state });
-        }
-        if store::is_over(&mut tx, row.hold_expires_at).await? {
-            expire(&mut tx, &mut row).await?;
-            tx.commit().await?;
-            return Err(Error::HoldExpired);
-        }
-        let mine = store::drive(&mut tx, hold, booking.payment_method, booking.request.as_ref()).await;
-        let mine = mine.map_err(|e| match &booking.request {
-            Some(r) if e.as_database_error().and_then(|d| d.constraint()) == Some("reservation_request") => {
-                KitError::RequestIdReused { request_id: r.request_id }
+        expected: &Expected,
+        payment_method: Option<PaymentMethodId>,
+        key: Option<Key>,
+    ) -> Result<Start, Error> {
+        for judgement in 0..JUDGEMENTS {
+            if judgement > 0 {
+                tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            _ => e.into(),
-        })?;
-        tx.commit().await?;
-        Ok(mine)
+            let version = self.fresh_calendar_version(caller, hold).await?;
+            let mut fresh = match idempotency::begin_keyed::<Receipt>(&self.db, key.clone()).await? {
+                Attempt::Replayed(receipt) => return Ok(Start::Settles(id_of(&receipt)?)),
+                Attempt::Fresh(fresh) => fresh,
+            };
+            let row = open(&mut fresh.tx, caller, hold, "").await?;
+            expected.check(&row)?;
+            match row.state {
+                State::Held if store::is_over(&mut fresh.tx, row.hold_expires_at).await? => {
+                    return Err(Error::HoldExpired);
+                }
+                State::Held => {}
+                State::Expired | State::Declined => return Err(Error::HoldExpired),
+                state => return Err(Error::WrongState { id: hold, state }),
+            }
+            if store::calendar_seen(&mut fresh.tx, row.provider_id).await? > version {
+                continue;
+            }
+            let mine = store::drive(&mut fresh.tx, hold, payment_method, version).await?;
+            fresh.finish(&receipt(&row)).await?;
+            return Ok(if mine { Start::Mine } else { Start::Settles(hold) });
+        }
+        Err(Error::CalendarMoving)
+    }
+
+    /// The calendar version that a hold is good for: its own, or the present one if the calendar still allows it.
+    async fn fresh_calendar_version(&self, caller: &Caller, hold: AppointmentId) -> Result<i64, Error> {
+        let row = self.load(hold).await?;
+        caller.see(row.patient_id, hold)?;
+        let mut conn = self.db.pool().acquire().await?;
+        let seen = store::calendar_seen(&mut conn, row.provider_id).await?;
+        drop(conn);
+        if seen <= row.calendar_version || row.state != State::Held {
+            return Ok(row.calendar_version);
+        }
+        let request = CheckSlotRequest {
+            service_type_id: row.service_type_id.to_string(),
+            clinic_id: row.clinic_id.to_string(),
+            provider_id: row.provider_id.to_string(),
+            room_id: row.room_id.to_string(),
+            start_time: Some(timestamp(row.start)),
+            overriding: false,
+            standing_end_time: Some(timestamp(row.end)),
+        };
+        let answer = self.scheduling.check_slot(request).await?;
+        if !answer.ok {
+            return Err(Error::Blocked(answer.blocks));
+        }
+        Ok(answer.providers.first().map_or(row.calendar_version, |p| p.calendar_version))
     }
 
     /// Judges the slot, then takes it for the first provider and room that nobody has. `plan` says, from whether a co-pay is
-    /// due, what to insert. False beside the row = the same request, from another connection, was faster.
-    async fn take(
+    /// due, what to insert; `answer`, what to keep beside the request id.
+    async fn take<R: Message + Default>(
         &self,
         caller: &Caller,
         slot: &Slot,
-        request: Option<RequestKey>,
+        key: Option<Key>,
         payment_method: Option<PaymentMethodId>,
         plan: impl Fn(bool) -> Plan,
-    ) -> Result<(Reservation, bool), Error> {
+        answer: impl Fn(&Reservation) -> R,
+    ) -> Result<Take<R>, Error> {
         let patient = patient_of(caller, slot.patient)?;
         if slot.room.is_some() || !slot.override_reason.is_empty() {
             staff_only(caller)?;
         }
+        if let Some(key) = &key {
+            // Before anyone is asked: what was answered once is answered again, whatever has changed since.
+            let mut conn = self.db.pool().acquire().await?;
+            if let Some(answer) = idempotency::find(&mut conn, key).await? {
+                return Ok(Take::Replayed(answer));
+            }
+        }
         self.must_exist(patient).await?;
-        let mut broken = vec![];
-        for _ in 0..JUDGEMENTS {
+        for judgement in 0..JUDGEMENTS {
+            if judgement > 0 {
+                tokio::time::sleep(CALENDAR_PAUSE).await;
+            }
             let mut judged = self.judge(slot, patient).await?;
             Plan { state: judged.new.state, drive: judged.new.drive } =
                 plan(judged.new.copay != Copay::NotRequired);
             judged.new.payment_method_id = payment_method;
-            judged.new.request.clone_from(&request);
-            let mut stale = false;
-            for &(provider, calendar_version) in &judged.providers {
-                match self.try_take(caller, slot, &judged, provider, calendar_version).await? {
-                    Taken::Yes(row) => return Ok((*row, true)),
+            let (mut stale, mut broken) = (false, vec![Conflict::Provider]);
+            for &candidate in &judged.providers {
+                let mut fresh = match idempotency::begin_keyed(&self.db, key.clone()).await? {
+                    Attempt::Replayed(answer) => return Ok(Take::Replayed(answer)),
+                    Attempt::Fresh(fresh) => fresh,
+                };
+                match try_take(&mut fresh.tx, caller, slot, &judged, candidate).await? {
+                    Taken::Yes(row) => {
+                        fresh.finish(&answer(&row)).await?;
+                        return Ok(Take::Took(row));
+                    }
                     Taken::Stale => stale = true,
                     Taken::No(conflicts) => {
-                        if let Some(row) = self.replay(request.as_ref()).await? {
-                            return Ok((row, false));
-                        }
+                        // What no other provider can mend.
                         let own = |c: &Conflict| {
                             matches!(c, Conflict::Patient | Conflict::OpenHold | Conflict::Room)
                         };
@@ -217,56 +296,10 @@ impl App {
                 }
             }
             if !stale {
-                break;
+                return Err(Error::Conflicts(broken));
             }
         }
-        if broken.is_empty() {
-            broken.push(Conflict::Provider);
-        }
-        Err(Error::Conflicts(broken))
-    }
-
-    /// One provider: whichever suitable room is free, in one transaction.
-    async fn try_take(
-        &self,
-        caller: &Caller,
-        slot: &Slot,
-        judged: &Judged,
-        provider: ProviderId,
-        calendar_version: i64,
-    ) -> Result<Taken, Error> {
-        let Judged { rooms, new, overridden, .. } = judged;
-        let mut tx = self.db.begin().await?;
-        if store::calendar_seen(&mut tx, provider).await? > calendar_version {
-            return Ok(Taken::Stale);
-        }
-        for mut stale in
-            store::lock_stale_in_the_way(&mut tx, provider, rooms, new.patient_id, new.occupied).await?
-        {
-            expire(&mut tx, &mut stale).await?;
-        }
-        // Each lost race for a room leaves one candidate less.
-        for _ in 0..=rooms.len() {
-            let Some(room) = store::first_free_room(&mut tx, rooms, new.visit).await? else { break };
-            if let Some(row) = store::insert(&mut tx, new, provider, calendar_version, room).await? {
-                let reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
-                store::remember(&mut tx, &row, Some(caller), reason, overridden).await?;
-                events::taken(&mut tx, &row).await?;
-                tx.commit().await?;
-                return Ok(Taken::Yes(Box::new(row)));
-            }
-            let conflicts = store::conflicts(&mut tx, new, provider, rooms).await?;
-            if !conflicts.is_empty() {
-                tx.commit().await?;
-                return Ok(Taken::No(conflicts));
-            }
-        }
-        let mut conflicts = store::conflicts(&mut tx, new, provider, rooms).await?;
-        if conflicts.is_empty() {
-            conflicts.push(Conflict::Room);
-        }
-        tx.commit().await?;
-        Ok(Taken::No(conflicts))
+        Err(Error::CalendarMoving)
     }
 
     /// Asks scheduling whether the slot is inside the schedule.
@@ -306,10 +339,54 @@ impl App {
     }
 }
 
+/// Who goes on with a hold that is being booked.
+enum Start {
+    /// This call.
+    Mine,
+    /// Another call, or the same one before.
+    Settles(AppointmentId),
+}
+
 enum Taken {
     Yes(Box<Reservation>),
     No(Vec<Conflict>),
     Stale,
+}
+
+/// One provider: whichever suitable room is free. Nothing is kept of a refusal, for the caller rolls back.
+async fn try_take(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    slot: &Slot,
+    judged: &Judged,
+    (provider, calendar_version): (ProviderId, i64),
+) -> Result<Taken, Error> {
+    let Judged { rooms, new, overridden, .. } = judged;
+    if store::calendar_seen(tx, provider).await? > calendar_version {
+        return Ok(Taken::Stale);
+    }
+    for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
+        expire(tx, &mut stale).await?;
+    }
+    // Each lost race for a room leaves one candidate less.
+    for _ in 0..=rooms.len() {
+        let Some(room) = store::first_free_room(tx, rooms, new.visit).await? else { break };
+        if let Some(row) = store::insert(tx, new, provider, calendar_version, room).await? {
+            let reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
+            store::remember(tx, &row, Some(caller), reason, overridden).await?;
+            events::taken(tx, &row).await?;
+            return Ok(Taken::Yes(Box::new(row)));
+        }
+        let conflicts = store::conflicts(tx, new, provider, rooms).await?;
+        if !conflicts.is_empty() {
+            return Ok(Taken::No(conflicts));
+        }
+    }
+    let mut conflicts = store::conflicts(tx, new, provider, rooms).await?;
+    if conflicts.is_empty() {
+        conflicts.push(Conflict::Room);
+    }
+    Ok(Taken::No(conflicts))
 }
 
 /// Another service's answer is parsed as strictly as a request.
@@ -353,7 +430,6 @@ fn judged(slot: &Slot, patient: PatientId, answer: CheckSlotResponse) -> Result<
             copay: if answer.copay_required { Copay::Pending } else { Copay::NotRequired },
             payment_method_id: None,
             drive: false,
-            request: None,
         },
     })
 }

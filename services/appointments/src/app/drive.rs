@@ -11,15 +11,19 @@ use kit::ids::{AppointmentId, ChargeId};
 use kit::status::Error as KitError;
 use proto::clinic::billing::v1::{AuthorizeCopayRequest, ChargeState};
 use sqlx::PgConnection;
+use tracing::Instrument as _;
 
 use super::{App, Booked, expire, step};
 use crate::domain::{Copay, Reservation, State};
 use crate::error::Error;
 use crate::ports::Authorization;
+use crate::store::Standing;
 use crate::{events, store};
 
 /// Pause before an authorization whose outcome is unknown is asked about again.
 const RETRY_SECS: f64 = 2.0;
+/// Pause before billing is asked whether the patient has completed a card's check; its event usually comes first.
+const ASK_AGAIN_SECS: f64 = 10.0;
 /// How often the workers look; a forgotten booking waits at most this and its lease.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Rows that one look takes.
@@ -31,14 +35,15 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {
     /// Drives a booking in a task of its own, so that it goes on when the caller leaves.
-    pub(super) async fn drive_to_end(&self, id: AppointmentId) -> Result<Booked, Error> {
+    /// `created` = the hold was made by the same call, and goes with it when nothing could be tried.
+    pub(super) async fn drive_to_end(&self, id: AppointmentId, created: bool) -> Result<Booked, Error> {
         let app = self.clone();
-        let task = tokio::spawn(async move { app.drive(id).await });
+        let task = tokio::spawn(async move { app.drive(id, created).await }.in_current_span());
         task.await.map_err(|e| Error::Kit(KitError::internal(e)))?
     }
 
     /// One pass over an open booking: ask billing where a co-pay is due, then confirm, or note why not.
-    async fn drive(&self, id: AppointmentId) -> Result<Booked, Error> {
+    async fn drive(&self, id: AppointmentId, created: bool) -> Result<Booked, Error> {
         let row = self.load(id).await?;
         let (State::Held, Some(attempt)) = (row.state, row.attempt_id) else { return Ok(row.into()) };
         if row.copay == Copay::NotRequired {
@@ -64,16 +69,22 @@ impl App {
                         Ok(self.confirm(id, Copay::Authorized, charge_id).await?.into())
                     }
                     ChargeState::RequiresAction => {
-                        let row = self.note(id, Copay::ActionRequired, charge_id, None).await?;
+                        let row = self
+                            .note(id, standing(Copay::ActionRequired, charge_id, Some(ASK_AGAIN_SECS)))
+                            .await?;
                         Ok(Booked { row, client_secret: charge.client_secret })
                     }
                     // Everything else is undecided as far as this hold is concerned.
-                    _ => Ok(self.note(id, Copay::Pending, charge_id, Some(RETRY_SECS)).await?.into()),
+                    _ => {
+                        Ok(self.note(id, standing(Copay::Pending, charge_id, Some(RETRY_SECS))).await?.into())
+                    }
                 }
             }
             Authorization::NotDue => Ok(self.confirm(id, Copay::NotRequired, None).await?.into()),
             Authorization::Declined(decline_code) => {
-                self.note(id, Copay::Declined, None, None).await?;
+                let declined =
+                    Standing { decline_code: &decline_code, ..standing(Copay::Declined, None, None) };
+                self.note(id, declined).await?;
                 Err(Error::PaymentDeclined { hold: id, decline_code })
             }
             Authorization::HoldExpired => {
@@ -83,10 +94,16 @@ impl App {
                 Err(Error::HoldExpired)
             }
             Authorization::Refused(status) => {
-                self.note(id, Copay::Pending, None, None).await?;
+                if created {
+                    self.give_up(id).await?;
+                } else {
+                    self.note(id, standing(Copay::Pending, None, None)).await?;
+                }
                 Err(Error::Remote(status))
             }
-            Authorization::Unknown => Ok(self.note(id, Copay::Pending, None, Some(RETRY_SECS)).await?.into()),
+            Authorization::Unknown => {
+                Ok(self.note(id, standing(Copay::Pending, None, Some(RETRY_SECS))).await?.into())
+            }
         }
     }
 
@@ -140,28 +157,60 @@ impl App {
         Ok(Some(row))
     }
 
-    async fn note(
-        &self,
-        id: AppointmentId,
-        copay: Copay,
-        charge: Option<ChargeId>,
-        retry_in_secs: Option<f64>,
-    ) -> Result<Reservation, Error> {
+    async fn note(&self, id: AppointmentId, standing: Standing<'_>) -> Result<Reservation, Error> {
         let mut conn = self.db.pool().acquire().await?;
-        store::note_copay(&mut conn, id, copay, charge, retry_in_secs).await?;
+        store::note_copay(&mut conn, id, standing).await?;
         drop(conn);
         self.load(id).await
     }
 
-    /// Waits until nobody drives the booking any more, then answers how it stands.
+    /// Releases a hold whose own call came to nothing.
+    async fn give_up(&self, id: AppointmentId) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        if let Some(mut row) = store::lock(&mut tx, id).await?.filter(|row| row.state == State::Held) {
+            step(&mut row, State::Released)?;
+            store::save(&mut tx, &mut row, None, None).await?;
+            events::released(&mut tx, &row).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Notes that the card's own check failed: the hold stays for another card.
+    pub(crate) async fn decline_in(
+        &self,
+        tx: &mut PgConnection,
+        id: AppointmentId,
+        decline_code: &str,
+    ) -> Result<(), Error> {
+        if store::lock(tx, id).await?.is_some_and(|row| row.copay == Copay::ActionRequired) {
+            store::note_copay(tx, id, Standing { decline_code, ..standing(Copay::Declined, None, None) })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody drives the booking any more, then answers as the call that did: the appointment, or its error.
     pub(super) async fn settled(&self, id: AppointmentId) -> Result<Booked, Error> {
         let end = Instant::now() + deadline::left(SETTLE_WITHIN);
-        loop {
+        let row = loop {
             let row = self.load(id).await?;
-            if row.state != State::Held || row.driven_until.is_none() || Instant::now() >= end {
-                return Ok(row.into());
+            let open =
+                row.state == State::Held && row.copay != Copay::ActionRequired && row.driven_until.is_some();
+            if !open || Instant::now() >= end {
+                break row;
             }
             tokio::time::sleep(SETTLE_EVERY).await;
+        };
+        match (row.state, row.copay) {
+            // Asked under the same attempt, billing says how it stands, with the secret that a lost answer took along.
+            (State::Held, Copay::ActionRequired) => self.drive_to_end(id, false).await,
+            (State::Held, Copay::Declined) => {
+                Err(Error::PaymentDeclined { hold: id, decline_code: row.decline_code })
+            }
+            (State::Expired | State::Declined, _) => Err(Error::HoldExpired),
+            (State::Released, _) => Err(Error::WrongState { id, state: row.state }),
+            _ => Ok(row.into()),
         }
     }
 
@@ -193,11 +242,16 @@ impl App {
             tracing::info!(%id, "finishing a booking that was left open");
             let app = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = app.drive(id).await {
-                    tracing::info!(%id, %error, "a booking that was left open ended without one");
+                if let Err(error) = app.drive(id, false).await {
+                    let cause = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(%id, cause, "a booking that was left open came to nothing this time");
                 }
             });
         }
         Ok(())
     }
+}
+
+fn standing(copay: Copay, charge: Option<ChargeId>, retry_in_secs: Option<f64>) -> Standing<'static> {
+    Standing { copay, charge, decline_code: "", retry_in_secs }
 }

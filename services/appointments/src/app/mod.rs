@@ -10,9 +10,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::clock::Clock;
-use kit::db::{Db, Tx};
+use kit::db::Db;
+use kit::idempotency::{self, Attempt, Fresh, Key};
 use kit::ids::{AppointmentId, PatientId};
 use kit::status::Error as KitError;
+use proto::clinic::appointments::v1 as pb;
 use proto::clinic::auth::v1::Role;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Reservation, State};
 use crate::error::Error;
 use crate::ports::{Billing, Patients, Scheduling};
-use crate::{events, store};
+use crate::{events, store, wire};
 
-pub use book::{Booked, Booking, Slot};
-pub use read::{Key, List};
+pub use book::{Booked, Booking, Expected, Slot, Target};
+pub use read::{List, SortKey};
+pub use visit::Change;
 
 /// Everything the use cases need.
 #[derive(Clone)]
@@ -54,16 +57,32 @@ impl App {
         self.clock.now()
     }
 
-    /// The row, locked, if it is the caller's to change and in the state it was read in.
-    async fn open(&self, caller: &Caller, id: AppointmentId, etag: &str) -> Result<(Tx, Reservation), Error> {
-        let mut tx = self.db.begin().await?;
-        let row = store::lock(&mut tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
-        caller.see(row.patient_id, id)?;
-        if !etag.is_empty() && etag != row.etag() {
-            return Err(KitError::EtagMismatch { kind: "Appointment" }.into());
-        }
-        Ok((tx, row))
+    /// Opens a transaction for a call, or finds what it was answered before.
+    async fn begin(&self, key: Option<Key>) -> Result<Attempt<pb::Appointment>, Error> {
+        Ok(idempotency::begin_keyed(&self.db, key).await?)
     }
+}
+
+/// The answer to a change, kept beside it and committed with it.
+async fn finish(fresh: Fresh, row: &Reservation) -> Result<pb::Appointment, Error> {
+    let answer = wire::appointment(row);
+    fresh.finish(&answer).await?;
+    Ok(answer)
+}
+
+/// The row, locked, if it is the caller's to change and in the state it was read in.
+async fn open(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    id: AppointmentId,
+    etag: &str,
+) -> Result<Reservation, Error> {
+    let row = store::lock(tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
+    caller.see(row.patient_id, id)?;
+    if !etag.is_empty() && etag != row.etag() {
+        return Err(KitError::EtagMismatch { kind: "Appointment" }.into());
+    }
+    Ok(row)
 }
 
 /// Changes the state of a locked row, if the contract's diagram allows it.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::store::{self, Change, Filter};
 
 /// Sort key of a list: start, then id.
-pub type Key = (DateTime<Utc>, Uuid);
+pub type SortKey = (DateTime<Utc>, Uuid);
 
 /// What a list asks for.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct List {
     /// Latest start first.
     pub latest_first: bool,
     /// Which page.
-    pub page: Page<Key>,
+    pub page: Page<SortKey>,
 }
 
 impl App {

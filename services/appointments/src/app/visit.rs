@@ -1,82 +1,121 @@
-//! From a booking to a closed visit: cancel, check in, complete.
+//! From a hold or a booking to its end: release, cancel, check in, complete.
 
 use kit::auth::Caller;
+use kit::idempotency::{Attempt, Key};
 use kit::ids::AppointmentId;
+use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::VisitOutcome;
 
-use super::{App, staff_only, step};
-use crate::domain::{Reservation, State};
+use super::{App, finish, open, staff_only, step};
+use crate::domain::State;
 use crate::error::Error;
 use crate::{events, store};
+
+/// The fields that every change of an appointment has.
+#[derive(Debug)]
+pub struct Change {
+    /// Which appointment.
+    pub id: AppointmentId,
+    /// The state it was read in; empty = not compared.
+    pub etag: String,
+    /// The caller's name for the call.
+    pub key: Option<Key>,
+}
 
 impl App {
     /// Calls an appointment off and frees its time. Late is judged by when the call reached us, not by when it was done.
     pub async fn cancel(
         &self,
         caller: &Caller,
-        id: AppointmentId,
-        etag: &str,
+        change: Change,
         by_clinic: bool,
-    ) -> Result<Reservation, Error> {
+    ) -> Result<pb::Appointment, Error> {
         let received = self.now();
         if by_clinic {
             staff_only(caller)?;
         }
-        let (mut tx, mut row) = self.open(caller, id, etag).await?;
+        let mut fresh = match self.begin(change.key).await? {
+            Attempt::Replayed(answer) => return Ok(answer),
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
         let displaced = row.state == State::Displaced;
         step(&mut row, State::Cancelled)?;
         row.cancel_received_at = Some(received);
         row.cancelled_by_clinic = Some(by_clinic);
         row.fee_due = !by_clinic && !displaced && !row.timely(received);
-        store::save(&mut tx, &mut row, Some(caller), None).await?;
-        events::cancelled(&mut tx, &row).await?;
-        tx.commit().await?;
-        Ok(row)
+        store::save(&mut fresh.tx, &mut row, Some(caller), None).await?;
+        events::cancelled(&mut fresh.tx, &row).await?;
+        finish(fresh, &row).await
     }
 
-    /// Notes that the patient is here.
+    /// Notes that the patient is here. A reason given for an override is kept in the history.
     pub async fn check_in(
         &self,
         caller: &Caller,
-        id: AppointmentId,
-        etag: &str,
-    ) -> Result<Reservation, Error> {
+        change: Change,
+        override_reason: &str,
+    ) -> Result<pb::Appointment, Error> {
         let now = self.now();
-        let (mut tx, mut row) = self.open(caller, id, etag).await?;
-        let after_no_show = row.state == State::NoShow;
+        let mut fresh = match self.begin(change.key).await? {
+            Attempt::Replayed(answer) => return Ok(answer),
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
+        if row.state == State::NoShow {
+            // The fee would have to be given back, which billing does not do yet.
+            return Err(Error::LateArrival(row.id));
+        }
         step(&mut row, State::CheckedIn)?;
         if !row.is_visit_day(now) {
-            return Err(Error::NotVisitDay(id));
+            return Err(Error::NotVisitDay(row.id));
         }
-        (row.checked_in_at, row.closed_at, row.fee_due) = (Some(now), None, false);
-        let saved = store::save(&mut tx, &mut row, Some(caller), None).await;
-        saved.map_err(Error::of_reoccupied)?;
-        events::checked_in(&mut tx, &row, after_no_show).await?;
-        tx.commit().await?;
-        Ok(row)
+        row.checked_in_at = Some(now);
+        let reason = (!override_reason.is_empty()).then_some(override_reason);
+        store::save(&mut fresh.tx, &mut row, Some(caller), reason).await?;
+        events::checked_in(&mut fresh.tx, &row).await?;
+        finish(fresh, &row).await
     }
 
     /// Closes a visit.
     pub async fn complete(
         &self,
         caller: &Caller,
-        id: AppointmentId,
-        etag: &str,
+        change: Change,
         outcome: VisitOutcome,
-    ) -> Result<Reservation, Error> {
+    ) -> Result<pb::Appointment, Error> {
         let now = self.now();
-        let (mut tx, mut row) = self.open(caller, id, etag).await?;
+        let mut fresh = match self.begin(change.key).await? {
+            Attempt::Replayed(answer) => return Ok(answer),
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
         let displaced = row.state == State::Displaced;
         let next = if outcome == VisitOutcome::NoShow { State::NoShow } else { State::Completed };
         step(&mut row, next)?;
         if next == State::NoShow && now < row.start {
-            return Err(Error::NotStarted(id));
+            return Err(Error::NotStarted(row.id));
         }
         row.closed_at = Some(now);
         row.fee_due = next == State::NoShow && !displaced;
-        store::save(&mut tx, &mut row, Some(caller), None).await?;
-        events::completed(&mut tx, &row, outcome).await?;
-        tx.commit().await?;
-        Ok(row)
+        store::save(&mut fresh.tx, &mut row, Some(caller), None).await?;
+        events::completed(&mut fresh.tx, &row, outcome).await?;
+        finish(fresh, &row).await
+    }
+
+    /// Gives a hold back.
+    pub async fn release(&self, caller: &Caller, change: Change) -> Result<pb::Appointment, Error> {
+        let mut fresh = match self.begin(change.key).await? {
+            Attempt::Replayed(answer) => return Ok(answer),
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
+        if row.state != State::Held {
+            return Err(Error::WrongState { id: row.id, state: row.state });
+        }
+        step(&mut row, State::Released)?;
+        store::save(&mut fresh.tx, &mut row, Some(caller), None).await?;
+        events::released(&mut fresh.tx, &row).await?;
+        finish(fresh, &row).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use appointments::app::{App, Booking, Slot};
+use appointments::app::{App, Booking, Slot, Target};
 use appointments::error::Error;
 use appointments::ports::{Authorization, Billing, Patients, Scheduling};
 use async_trait::async_trait;
@@ -121,7 +121,7 @@ impl World {
             start,
             override_reason: String::new(),
         };
-        Booking { hold: None, slot: Some(slot), payment_method: None, request: None }
+        Booking { target: Target::Slot(slot), payment_method: None, key: None }
     }
 
     /// Texts of the subjects told so far, oldest first.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use appointments::app::{Booking, Expected, Target};
 use appointments::domain::{Copay, State};
 use appointments::error::Error;
 use appointments::ports::Authorization;
@@ -107,6 +108,31 @@ async fn a_declined_card_leaves_the_hold_and_its_end_is_called_declined() {
     world.servers.advance(TimeDelta::minutes(5)).await;
     until("the end of the hold", async || (state(&world, hold).await.0 == State::Declined).then_some(()))
         .await;
+}
+
+#[tokio::test]
+async fn a_booking_that_could_not_even_be_tried_gives_its_slot_back() {
+    let mut clerk = MockClerk::new();
+    let no_card = || tonic::Status::failed_precondition("there is no card");
+    clerk.expect_authorize().returning(move |_| Authorization::Refused(Box::new(no_card())));
+    let world = World::new(1, Some(clerk)).await;
+    let refused = world.app.book(&desk(), world.booking(ten_o_clock(&world, 0))).await;
+    assert!(matches!(refused, Err(Error::Remote(_))));
+    assert_eq!(world.told().await, ["SlotHeld", "SlotReleased"]);
+}
+
+#[tokio::test]
+async fn a_hold_whose_calendar_changed_is_judged_again_before_it_is_booked() {
+    let world = World::new(1, None).await;
+    let Target::Slot(slot) = world.booking(ten_o_clock(&world, 0)).target else { panic!("a slot") };
+    let held = world.app.hold(&desk(), &slot, None).await.unwrap();
+    let mut conn = world.db.pool().acquire().await.unwrap();
+    appointments::store::see_calendar(&mut conn, world.provider.uuid(), 2).await.unwrap();
+    drop(conn);
+    // Scheduling still answers with version 1: it has not seen the change, so its word does not count.
+    let target = Target::Hold(held.id.parse().unwrap(), Expected::default());
+    let refused = world.app.book(&desk(), Booking { target, payment_method: None, key: None }).await;
+    assert!(matches!(refused, Err(Error::CalendarMoving)));
 }
 
 /// Lets a test hold an authorization back.
