@@ -158,12 +158,7 @@ struct PrivateServers {
 }
 
 impl PrivateServers {
-    async fn start(
-        up: &Up,
-        home: &Home,
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<Self> {
+    async fn start(up: &Up, home: &Home, progress: &Progress) -> anyhow::Result<Self> {
         // Not stopped by the signal itself: the services still need them to finish what they are doing.
         let stop_servers = CancellationToken::new();
         let mut servers = Self { postgres: None, nats: None, stop: stop_servers };

@@ -153,9 +153,9 @@ async fn payment_intents(Extract(state): Extract<State>, RawQuery(query): RawQue
         .rev()
         .filter(|intent| asked.iter().all(|(key, value)| intent.metadata.get(key) == Some(value)));
     let view = |intent: &PaymentIntent| {
-        let charge = store.get::<Charge>(intent.latest_charge.as_deref()?).cloned().map(Kind::wrap);
+        let charge = intent.latest_charge.as_deref().and_then(|id| store.get::<Charge>(id));
         let mut shown = serde_json::to_value(intent.clone().wrap()).ok()?;
-        shown["latest_charge"] = serde_json::to_value(charge).ok()?;
+        shown["latest_charge"] = serde_json::to_value(charge.cloned().map(Kind::wrap)).ok()?;
         Some(shown)
     };
     Json(chosen.filter_map(view).collect())

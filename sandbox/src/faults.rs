@@ -30,6 +30,9 @@ pub(crate) enum Trouble {
     /// Answer 500 without acting.
     #[serde(rename = "error_500")]
     Error500,
+    /// The same, and again for each repetition under the same idempotency key. Texts have none: `error_500` to them.
+    #[serde(rename = "error_500_remembered")]
+    Error500Remembered,
     /// Deliver the webhook twice.
     DuplicateWebhook,
     /// Deliver the webhook `ms` later.
@@ -43,7 +46,12 @@ pub(crate) enum Trouble {
 impl Trouble {
     fn of_webhooks(self) -> bool {
         match self {
-            Self::Latency | Self::Drop | Self::ActThenTimeout | Self::ActThenDrop | Self::Error500 => false,
+            Self::Latency
+            | Self::Drop
+            | Self::ActThenTimeout
+            | Self::ActThenDrop
+            | Self::Error500
+            | Self::Error500Remembered => false,
             Self::DuplicateWebhook | Self::DelayWebhook | Self::ReorderWebhook | Self::DropWebhook => true,
         }
     }
@@ -123,16 +131,18 @@ impl Faults {
         Some(struck)
     }
 
-    /// Runs one call under whatever fault is due for it; `broken` is the provider's own kind of 500.
+    /// Runs one call under whatever fault is due for it; `broken` is the provider's own kind of 500, told whether to remember
+    /// it.
     pub(crate) async fn around(
         &self,
         name: &str,
-        broken: impl FnOnce() -> Response,
+        broken: impl FnOnce(bool) -> Response,
         act: impl FnOnce() -> Response,
     ) -> Response {
         let Some(fault) = self.strike(name, false) else { return act() };
         match fault.kind {
-            Trouble::Error500 => broken(),
+            Trouble::Error500 => broken(false),
+            Trouble::Error500Remembered => broken(true),
             Trouble::Drop => {
                 tokio::time::sleep(fault.pause()).await;
                 hang_up()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 
 /// Tables that [`crate::messaging`] and [`crate::idempotency`] keep in every service's schema.
@@ -51,12 +51,17 @@ impl Db {
     pub async fn migrate(&self, service: &Migrator) -> anyhow::Result<()> {
         // On a connection of its own: building an index on a large table, or waiting for a sibling that does, takes its time.
         let options = self.pool.connect_options().as_ref().clone().options([("statement_timeout", "0")]);
-        let mut conn = PgConnection::connect_with(&options).await?;
+        let patient = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await?;
         let mut kit = Migrator::with_migrations(KIT_MIGRATIONS.iter().cloned().collect());
         kit.dangerous_set_table_name("_kit_migrations");
-        kit.run(&mut conn).await.context("the kit's migrations")?;
-        service.run(&mut conn).await.context("the service's migrations")?;
-        Ok(conn.close().await?)
+        kit.run(&patient).await.context("the kit's migrations")?;
+        service.run(&patient).await.context("the service's migrations")?;
+        patient.close().await;
+        Ok(())
     }
 
     /// The pool, for reads that need no transaction.

@@ -255,14 +255,21 @@ pub(crate) async fn execute(state: State, route: &'static Route, incoming: Incom
             }
         },
     };
-    let broken = || respond(500, ApiError::broken().body(), &request, key.as_deref(), false);
-    let act = || {
+    let answer = |route: &Route| {
         let (status, body, replayed) = run(&state, route, &incoming, key.clone(), &request);
         respond(status, body, &request, key.as_deref(), replayed)
     };
-    let response = state.faults().around(route.name, broken, act).await;
-    drop(running);
-    response
+    let broken = |remembered: bool| match remembered {
+        true => answer(&Route { handler: |_| Err(ApiError::broken_at_work()), ..*route }),
+        false => respond(500, ApiError::broken().body(), &request, key.as_deref(), false),
+    };
+    let act = || {
+        let response = answer(route);
+        // The key is free once there is an answer, however long a script keeps it back.
+        drop(running);
+        response
+    };
+    state.faults().around(route.name, broken, act).await
 }
 
 fn run(

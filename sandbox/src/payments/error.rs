@@ -78,6 +78,11 @@ impl ApiError {
         Self::new(500, "api_error", None, "An unknown error occurred.".into())
     }
 
+    /// 500: trouble after work began.
+    pub(crate) fn broken_at_work() -> Self {
+        Self { executed: true, ..Self::broken() }
+    }
+
     /// Adds a field, such as the intent the refusal is about.
     pub(crate) fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(field.to_owned(), value.into());

@@ -156,11 +156,6 @@ impl Message {
         self.status
     }
 
-    /// When it was sent, or else taken: what lists are filtered by.
-    pub(crate) fn dated(&self) -> DateTime<Utc> {
-        self.sent.unwrap_or(self.created)
-    }
-
     /// One step further on its way.
     pub(crate) fn advance(&mut self, now: DateTime<Utc>) {
         self.updated = now;

@@ -100,7 +100,8 @@ async fn list(
     call(state, "messages.list", account, headers, act).await
 }
 
-/// One page of messages, newest first; `None` when a parameter makes no sense.
+/// One page of messages, newest first; `None` when a parameter makes no sense. What was not sent yet has no date that a filter on
+/// it could meet.
 fn page(state: &State, form: &Form) -> Option<Value> {
     let size = form
         .get("PageSize")
@@ -115,9 +116,9 @@ fn page(state: &State, form: &Form) -> Option<Value> {
     let wanted = |message: &&Message| {
         recipient.is_none_or(|to| message.to == to)
             && sender.is_none_or(|from| message.from.as_deref() == Some(from))
-            && on.is_none_or(|when| when.covers(message.dated()))
-            && from.is_none_or(|when| when.start() <= message.dated())
-            && until.is_none_or(|when| message.dated() <= when.start() || when.covers(message.dated()))
+            && on.is_none_or(|when| message.sent.is_some_and(|at| when.covers(at)))
+            && from.is_none_or(|when| message.sent.is_some_and(|at| when.start() <= at))
+            && until.is_none_or(|when| message.sent.is_some_and(|at| at <= when.start() || when.covers(at)))
             && token.is_none_or(|after| message.id.as_str() < after)
     };
     let store = state.store();
@@ -198,7 +199,7 @@ async fn call(
         return refuse(StatusCode::UNAUTHORIZED, 20003, "Authenticate");
     }
     let at = state.clone();
-    let answer = async move { at.faults().around(name, broken, act).await };
+    let answer = async move { at.faults().around(name, |_| broken(), act).await };
     state.spawn(answer).await.ok().flatten().unwrap_or_else(faults::hang_up)
 }
 

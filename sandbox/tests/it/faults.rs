@@ -57,6 +57,32 @@ async fn a_broken_call_says_500_and_does_nothing_as_often_as_told() {
 }
 
 #[tokio::test]
+async fn a_broken_answer_that_is_remembered_comes_again_under_its_key_alone() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "payment_intents.create", "kind": "error_500_remembered" })).await;
+    let ask = |key: &str| sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", key);
+    assert_eq!(send(ask("k1")).await.0, 500);
+    let again = ask("k1").send().await.unwrap();
+    assert_eq!(
+        (again.status().as_u16(), &again.headers()["idempotent-replayed"]),
+        (500, &"true".parse().unwrap())
+    );
+    assert_eq!(intents(&sandbox).await, 0);
+    assert_eq!(send(ask("k2")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_call_that_acted_in_silence_leaves_its_key_free() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "payment_intents.create", "kind": "act_then_timeout" })).await;
+    let ask = || sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", "k");
+    let silent = tokio::spawn(ask().send());
+    eventually(|| async { (intents(&sandbox).await == 1).then_some(()) }).await;
+    assert_eq!(eventually(|| async { Some(send(ask()).await.0).filter(|status| *status != 409) }).await, 200);
+    silent.abort();
+}
+
+#[tokio::test]
 async fn faults_are_listed_checked_and_cleared() {
     let sandbox = Sandbox::start().await;
     sandbox.fault(json!({ "route": "*", "kind": "drop", "times": 9 })).await;

@@ -226,6 +226,17 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
 }
 
 #[tokio::test]
+async fn an_intent_that_no_card_was_asked_for_is_seen_too() {
+    let sandbox = Sandbox::start().await;
+    let form = "amount=4000&currency=usd&payment_method=pm_card_authenticationRequired&confirm=true";
+    let (_, intent) = send(sandbox.pay("/v1/payment_intents", form)).await;
+    let path = format!("/v1/payment_intents/{}/cancel", intent["id"].as_str().unwrap());
+    assert_eq!(send(sandbox.pay(&path, "")).await.1["status"], "canceled");
+    let (_, views) = send(sandbox.request(Method::GET, "/sandbox/payment_intents")).await;
+    assert_eq!((&views[0]["id"], &views[0]["latest_charge"]), (&intent["id"], &json!(null)));
+}
+
+#[tokio::test]
 async fn strangers_typos_and_missing_things_are_refused() {
     let sandbox = Sandbox::start().await;
     let bare = sandbox.request(Method::GET, "/v1/events");

@@ -85,6 +85,19 @@ async fn texts_are_listed_by_recipient_and_day_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_text_that_was_not_sent_yet_has_no_date_to_be_filtered_by() {
+    let settings = Settings { sms_step_ms: 20_000, ..Settings::default() };
+    let sandbox = Sandbox::with(settings).await;
+    text(&sandbox, &[("To", "+12125550100")]).await;
+    for (filter, expected) in
+        [("To=%2B12125550100", 1), ("DateSent%3E=2026-11-01", 0), ("DateSent=2026-11-02", 0)]
+    {
+        let (_, page) = send(messages(&sandbox, Method::GET, &format!(".json?{filter}"))).await;
+        assert_eq!(page["messages"].as_array().unwrap().len(), expected, "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn numbers_that_fail_fail_as_documented() {
     let sandbox = Sandbox::start().await;
     for (to, code) in

@@ -25,8 +25,10 @@ use crate::words::{self, About, Language};
 
 /// Reminders in hand at once.
 const BATCH: i64 = 64;
-/// How long a claim lasts: longer than all calls made for one reminder may take together.
+/// How long a claim lasts.
 const LEASE: Duration = Duration::from_secs(60);
+/// All that is done for one reminder at one time takes this long at most: its claim outlives it, and the batch waits no longer.
+const TEND: Duration = Duration::from_secs(45);
 /// Pause between two looks when nothing more is due.
 const POLL: Duration = Duration::from_millis(500);
 /// A text whose outcome is unknown is looked up after this: the provider lists it by then if it took it.
@@ -77,8 +79,10 @@ impl Dispatcher {
     }
 
     async fn tend(&self, claimed: Claimed) {
-        let Err(error) = self.try_tend(&claimed).await else { return };
+        let tended = tokio::time::timeout(TEND, self.try_tend(&claimed)).await;
+        let Err(error) = tended.unwrap_or_else(|late| Err(late.into())) else { return };
         tracing::warn!(reminder = %claimed.id, error = format!("{error:#}"), "a reminder could not be sent; it waits");
+        // Changes nothing once a text was being handed over: that renewed the lease, and the text is unknown until the lease ends.
         let later = self
             .holding(&claimed, async |tx| outgoing::try_later(tx, claimed.id, backoff(claimed.tries)).await);
         if let Err(error) = later.await {

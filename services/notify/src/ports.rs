@@ -166,19 +166,18 @@ impl ClinicsRpc {
 #[async_trait]
 impl Clinics for ClinicsRpc {
     async fn clinic(&self, clinic: ClinicId) -> anyhow::Result<Clinic> {
-        // Held across the call, so that a batch asks for its clinic once.
-        let mut known = self.known.lock().await;
-        if let Some((found, asked)) = known.get(&clinic)
+        let known = self.known.lock().await.get(&clinic).cloned();
+        if let Some((found, asked)) = known
             && asked.elapsed() < CLINIC_TTL
         {
-            return Ok(found.clone());
+            return Ok(found);
         }
         let request = GetClinicRequest { clinic_id: clinic.to_string() };
         let answer =
             self.client.clone().get_clinic(request).await.context("asking the scheduling service")?;
         let answer = answer.into_inner();
         let found = Clinic { name: answer.name, phone: answer.phone };
-        known.insert(clinic, (found.clone(), Instant::now()));
+        self.known.lock().await.insert(clinic, (found.clone(), Instant::now()));
         Ok(found)
     }
 }

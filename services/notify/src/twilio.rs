@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use chrono::{DateTime, Days, Utc};
+use chrono::{DateTime, Utc};
 use proto::clinic::notify::v1::FailureReason;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -21,10 +21,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bounds of `ValidityPeriod`, in seconds.
 const VALIDITY_SECS: (u64, u64) = (1, 36_000);
-/// Texts in a page of the list: its largest size.
-const PAGE_SIZE: usize = 1_000;
-/// Pages looked through at most: more texts than this to one number in two days is no clinic's business.
-const MAX_PAGES: usize = 10;
+/// Texts in a page of the list.
+const PAGE_SIZE: usize = 100;
+/// Pages looked through at most: more texts than this to one number since one of them was written is no clinic's business.
+const MAX_PAGES: usize = 100;
+/// Refusals that time or the operator mends, so that the text waits: a full queue (21611, 30001), too many requests (20429), a
+/// sender that is missing, malformed or not able to text (21603, 21212, 21606).
+const PASSING: [u32; 6] = [20429, 21212, 21603, 21606, 21611, 30001];
 
 /// One account at the provider.
 #[derive(Clone, Debug)]
@@ -100,9 +103,8 @@ impl SmsGateway for Twilio {
     }
 
     async fn taken(&self, to: &str, body: &str, since: DateTime<Utc>) -> anyhow::Result<Vec<String>> {
-        // The filter knows whole UTC days, and judges what was not sent yet by an unpublished rule: ask wide, compare here.
-        let from = (since - Days::new(1)).date_naive().to_string();
-        let query = [("To", to), ("DateSent>", &from), ("PageSize", &PAGE_SIZE.to_string())];
+        // Not filtered by DateSent: a queued text has none. The list is newest first, so the first older one ends the search.
+        let query = [("To", to), ("PageSize", &PAGE_SIZE.to_string())];
         let mut next = Some(Url::parse_with_params(self.messages.as_str(), query)?);
         let mut found = vec![];
         for _ in 0..MAX_PAGES {
@@ -111,9 +113,12 @@ impl SmsGateway for Twilio {
             let answer = answer.and_then(Response::error_for_status).map_err(reqwest::Error::without_url);
             let page: Page =
                 answer.context("listing texts")?.json().await.map_err(reqwest::Error::without_url)?;
-            for message in page.messages.into_iter().filter(|message| message.body == body) {
+            for message in page.messages {
                 let created = DateTime::parse_from_rfc2822(&message.date_created).context("date_created")?;
-                if created >= since {
+                if created < since {
+                    return Ok(found);
+                }
+                if message.body == body {
                     found.push(message.sid);
                 }
             }
@@ -136,7 +141,11 @@ async fn outcome(response: Response) -> Outcome {
             Err(error) => Outcome::Unknown(error.without_url().to_string()),
         };
     }
-    let code = response.json::<Refusal>().await.ok().map(|refusal| refusal.code);
+    refusal(status, response.json::<Refusal>().await.ok().map(|refusal| refusal.code))
+}
+
+/// Reads an answer that is no success.
+fn refusal(status: StatusCode, code: Option<u32>) -> Outcome {
     match (status, code) {
         (StatusCode::TOO_MANY_REQUESTS, _) => {
             Outcome::NotTaken("the provider asks us to slow down".to_owned())
@@ -144,6 +153,9 @@ async fn outcome(response: Response) -> Outcome {
         // Wrong credentials or address are the operator's to mend; the text waits for it.
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
             Outcome::NotTaken(format!("the provider answered {status}: check the account, token and address"))
+        }
+        (status, Some(code)) if status.is_client_error() && PASSING.contains(&code) => {
+            Outcome::NotTaken(format!("the provider answered {code}: a full queue, or a sender to check"))
         }
         (status, Some(code)) if status.is_client_error() => {
             Outcome::Refused { reason: failure_reason(code), code: code.to_string() }
@@ -162,5 +174,32 @@ fn failure_reason(code: u32) -> FailureReason {
         30004 | 30007 => FailureReason::Blocked,
         30036 => FailureReason::Expired,
         _ => FailureReason::ProviderError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_the_recipient_or_the_text_fails_for_good() {
+        for code in [20429, 21212, 21603, 21606, 21611, 30001] {
+            let outcome = refusal(StatusCode::BAD_REQUEST, Some(code));
+            assert!(matches!(outcome, Outcome::NotTaken(_)), "{code}: {outcome:?}");
+        }
+        for (code, reason) in [
+            (21211, FailureReason::InvalidAddress),
+            (21610, FailureReason::OptedOut),
+            (21612, FailureReason::Unreachable),
+            (21617, FailureReason::ProviderError),
+        ] {
+            let refused = Outcome::Refused { reason, code: code.to_string() };
+            assert_eq!(refusal(StatusCode::BAD_REQUEST, Some(code)), refused);
+        }
+        for (status, code) in
+            [(StatusCode::BAD_REQUEST, None), (StatusCode::INTERNAL_SERVER_ERROR, Some(20500))]
+        {
+            assert!(matches!(refusal(status, code), Outcome::Unknown(_)), "{status}");
+        }
     }
 }

@@ -32,5 +32,13 @@ create table patients.access_log (
 create index access_log_patient on patients.access_log (patient_id, access_time desc);
 create index access_log_time on patients.access_log (access_time desc, chain, sequence);
 
--- Append only, for the owner too.
+-- Append-only. The service's role owns the table and could grant itself what is withdrawn here, so a trigger refuses, too.
 revoke update, delete, truncate on patients.access_log from current_user;
+
+create function patients.refuse_change() returns trigger language plpgsql as $$
+begin
+    raise exception '% on %.% is refused: the access log is append-only', tg_op, tg_table_schema, tg_table_name;
+end $$;
+
+create trigger access_log_append_only before update or delete or truncate on patients.access_log
+    for each statement execute function patients.refuse_change();

@@ -349,9 +349,14 @@ impl App {
         Ok((entries, next))
     }
 
-    /// An answer given before is shown again: that is a look, too.
-    pub async fn shown_again(&self, access: &Access, patients: Vec<PatientId>) -> Result<(), Error> {
-        let look = Look { action: AccessAction::Read, fields: fields_of(PatientView::Full), patients };
+    /// An answer given before, with these fields of these patients, is shown again: that is a look, too.
+    pub async fn shown_again(
+        &self,
+        access: &Access,
+        patients: Vec<PatientId>,
+        fields: Vec<&'static str>,
+    ) -> Result<(), Error> {
+        let look = Look { action: AccessAction::Read, fields, patients };
         let mut tx = self.db.begin().await?;
         access_log::append(&mut tx, access, &[look], self.now()).await?;
         tx.commit().await?;

@@ -12,7 +12,7 @@ use proto::clinic::patients::v1::patient_service_server::PatientService;
 use proto::clinic::patients::v1::{AccessPurpose, PatientView, SmsConsentSource, SmsConsentState};
 use tonic::{Request, Response, Status};
 
-use crate::access::Access;
+use crate::access::{Access, fields_of};
 use crate::app::{App, Decision, Registered};
 use crate::domain::comparable;
 use crate::error::Error;
@@ -79,7 +79,8 @@ impl PatientService for Patients {
         let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
         let mut fresh = match attempt.map_err(Error::from)? {
             Attempt::Replayed(response) => {
-                self.app.shown_again(&access, wire::shown_in(&response)).await?;
+                let shown = wire::shown_in(&response);
+                self.app.shown_again(&access, shown, fields_of(PatientView::Full)).await?;
                 return Ok(Response::new(response));
             }
             Attempt::Fresh(fresh) => fresh,
@@ -145,7 +146,7 @@ impl PatientService for Patients {
         let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
         let mut fresh = match attempt.map_err(Error::from)? {
             Attempt::Replayed(response) => {
-                self.app.shown_again(&access, vec![id]).await?;
+                self.app.shown_again(&access, vec![id], fields_of(PatientView::Full)).await?;
                 return Ok(Response::new(response));
             }
             Attempt::Fresh(fresh) => fresh,
@@ -209,7 +210,10 @@ impl PatientService for Patients {
         fields.check().map_err(Error::from)?;
         let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
         let mut fresh = match attempt.map_err(Error::from)? {
-            Attempt::Replayed(response) => return Ok(Response::new(response)),
+            Attempt::Replayed(response) => {
+                self.app.shown_again(&access, vec![id], vec!["sms_consent"]).await?;
+                return Ok(Response::new(response));
+            }
             Attempt::Fresh(fresh) => fresh,
         };
         let decision = Decision { state, source, wording, wording_language, decide_time };

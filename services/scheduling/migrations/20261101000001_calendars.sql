@@ -40,6 +40,7 @@ create table scheduling.service_type (
     duration_minutes integer not null,
     buffer_before_minutes integer not null,
     buffer_after_minutes integer not null,
+    -- 0 = duration_minutes.
     step_minutes integer not null,
     minimum_notice_minutes integer not null,
     booking_horizon_days integer not null,
@@ -49,7 +50,7 @@ create table scheduling.service_type (
     copay_required boolean not null,
     retired boolean not null,
     version bigint not null,
-    constraint service_type_duration check (duration_minutes > 0 and step_minutes > 0)
+    constraint service_type_duration check (duration_minutes > 0 and step_minutes >= 0)
 );
 create index service_type_by_name on scheduling.service_type (name, id);
 

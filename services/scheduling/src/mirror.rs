@@ -170,7 +170,7 @@ impl Follower {
         let mut changes = Changes::default();
         if counters.catalog != self.seen.catalog {
             let list = store::catalog::List { after: None, limit: EVERYTHING, retired: true };
-            let blackouts = store::calendar::blackouts(&mut *tx, None, None, None, EVERYTHING).await?;
+            let blackouts = store::calendar::blackouts(&mut tx, None, None, None, EVERYTHING).await?;
             changes.catalog = Some(Catalog {
                 clinics: store::catalog::clinics(&mut *tx, list).await?,
                 rooms: store::catalog::rooms(&mut *tx, list, None).await?,

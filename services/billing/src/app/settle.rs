@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use sqlx::PgConnection;
 
 use super::App;
-use crate::domain::charge::{Charge, Happened, Kind, Standing, State, Step};
+use crate::domain::charge::{Charge, Happened, Kind, State, Step};
 use crate::domain::ledger;
 use crate::domain::visit::Visit;
 use crate::error::Error;
@@ -21,16 +21,16 @@ use crate::gateway::{Failure, KEY_LIFE_HOURS, Order, Payment, PaymentGateway};
 use crate::store::charges::{self, Asking};
 use crate::store::{ledger as journal, visits};
 
-/// How long whoever asks the provider has the charge for itself: two calls and what surrounds them.
+/// How long whoever asks the provider has the charge for itself: [`ASKING`] and what surrounds it.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
+/// How long one step may ask, in however many calls; its outcome is unknown after that.
+const ASKING: Duration = Duration::from_secs(16);
 /// Pause before the provider is asked again: from the first to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// Pause between looks while the patient is to confirm; the provider's webhook usually comes first.
 const CONFIRMATION_LOOK: Duration = Duration::from_secs(2);
 /// A key this old is no longer trusted to act once; a margin for clocks and slow answers is taken off its life.
 const KEY_TRUST: TimeDelta = TimeDelta::hours(KEY_LIFE_HOURS - 1);
-/// The decline code of an attempt that never reached the provider.
-const NEVER_ARRIVED: &str = "processing_error";
 
 impl App {
     /// Takes a charge's next step: asks the provider and takes over the answer. An unknown answer leaves the charge to the
@@ -44,7 +44,9 @@ impl App {
         };
         let asking = charges::asking(&mut conn, &charge).await?;
         drop(conn);
-        match ask(self.gateway.as_ref(), &charge, step, &asking).await {
+        let answer = tokio::time::timeout(ASKING, ask(self.gateway.as_ref(), &charge, step, &asking));
+        let too_long = |_| Err(Failure::Unknown(format!("no answer in {} s", ASKING.as_secs())));
+        match answer.await.unwrap_or_else(too_long) {
             Ok(payment) => self.learn(&charge, payment).await,
             Err(failure) => {
                 tracing::warn!(charge = %id, ?step, tries = charge.tries, error = %failure, "a charge waits for the provider");
@@ -95,8 +97,8 @@ impl App {
         now: DateTime<Utc>,
     ) -> sqlx::Result<()> {
         record(tx, visit, copay, &happened, now).await?;
-        if copay.state == State::Declined {
-            charges::decline_attempt(tx, copay).await?;
+        if matches!(copay.state, State::Declined | State::Authorized) {
+            charges::save_decline(tx, copay).await?;
         }
         let due = due_after_change(copay);
         charges::save(tx, copay, due, now).await?;
@@ -196,16 +198,13 @@ async fn ask(
                 off_session: asking.off_session,
                 charge: charge.id,
                 appointment: charge.appointment,
+                since: asking.created_at,
             };
             if asking.now - asking.created_at < KEY_TRUST {
                 return gateway.authorize(&order).await;
             }
-            let found = gateway.find(&order.customer, &order.key, asking.created_at).await?;
-            let never = || Payment {
-                reference: None,
-                standing: Standing::Refused { code: NEVER_ARRIVED.to_owned() },
-            };
-            Ok(found.unwrap_or_else(never))
+            let found = gateway.find(&order.customer, &order.key, order.since).await?;
+            Ok(found.unwrap_or_else(Payment::never_made))
         }
         Step::Capture(amount) => gateway.capture(&key("capture"), reference(), amount).await,
         Step::Cancel => gateway.cancel(&key("cancel"), reference()).await,
@@ -240,6 +239,7 @@ mod tests {
     use kit::ids::{AppointmentId, PaymentMethodId};
 
     use super::*;
+    use crate::domain::charge::Standing;
     use crate::gateway::MockPaymentGateway;
 
     fn charge() -> Charge {
@@ -288,8 +288,7 @@ mod tests {
         gateway.expect_find().times(2).returning(move |_, _, _| Ok(found.pop().flatten()));
         let asking = asking(&charge, TimeDelta::hours(23), None);
         assert_eq!(ask(&gateway, &charge, Step::Authorize, &asking).await, Ok(reserved()));
-        let never = ask(&gateway, &charge, Step::Authorize, &asking).await.expect("an answer");
-        assert_eq!(never.standing, Standing::Refused { code: NEVER_ARRIVED.into() });
+        assert_eq!(ask(&gateway, &charge, Step::Authorize, &asking).await, Ok(Payment::never_made()));
     }
 
     #[tokio::test]

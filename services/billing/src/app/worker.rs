@@ -2,21 +2,28 @@
 //!
 //! Only the database says what is to be done: a charge is claimed by moving its `due_at` beyond a lease, with rows that another
 //! worker is claiming left to it. Whoever dies holding a charge loses it when the lease is over.
+//!
+//! Beside it, old webhooks are forgotten.
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use kit::ids::ChargeId;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::settle::LEASE;
-use crate::store::charges;
+use crate::store::{charges, webhooks};
 
 /// Charges driven at once by one replica.
 const CONCURRENCY: usize = 16;
 /// How soon a charge that became due elsewhere is noticed; this process's own work wakes the worker at once.
 const POLL: Duration = Duration::from_secs(1);
+/// How long a webhook is remembered; the provider repeats one for three days at most (docs.stripe.com/webhooks).
+const WEBHOOK_MEMORY: TimeDelta = TimeDelta::days(30);
+/// Pause between two rounds of forgetting.
+const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Drives charges until `stop`, whatever fails in between. What is running then is finished: each call to the provider has
 /// its own time limit.
@@ -38,6 +45,22 @@ pub async fn run(app: App, stop: CancellationToken) {
         }
     }
     while running.join_next().await.is_some() {}
+}
+
+/// Forgets old webhooks until `stop`: at the start, then once a day.
+pub async fn forget_webhooks(app: App, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(FORGET_EVERY);
+    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
+        match forget(&app).await {
+            Ok(webhooks) => tracing::debug!(webhooks, "old webhooks were forgotten"),
+            Err(error) => tracing::warn!(%error, "old webhooks wait to be forgotten"),
+        }
+    }
+}
+
+async fn forget(app: &App) -> sqlx::Result<u64> {
+    let mut conn = app.db.pool().acquire().await?;
+    webhooks::forget(&mut conn, app.clock.now() - WEBHOOK_MEMORY).await
 }
 
 async fn drive(app: App, id: ChargeId) {

@@ -334,6 +334,7 @@ impl Charge {
             (Authorizing | RequiresAction | Declined, Standing::Reserved { amount, capture_before }) => {
                 self.authorized = *amount;
                 self.capture_before = *capture_before;
+                self.decline_code = None;
                 self.enter(Authorized, Happened::Authorized, ended)
             }
             (Authorizing, Standing::ActionRequired { client_secret }) => {

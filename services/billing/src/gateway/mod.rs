@@ -62,6 +62,8 @@ pub struct Order {
     pub charge: ChargeId,
     /// Kept with the payment.
     pub appointment: AppointmentId,
+    /// When it was asked for first: no payment of `key` is older.
+    pub since: DateTime<Utc>,
 }
 
 /// A payment at the provider.
@@ -72,6 +74,16 @@ pub struct Payment {
     /// How it stands.
     pub standing: Standing,
 }
+
+impl Payment {
+    /// What an order came to that is known to have made no payment.
+    pub fn never_made() -> Self {
+        Self { reference: None, standing: Standing::Refused { code: NO_CODE.to_owned() } }
+    }
+}
+
+/// The code of a refusal that names none.
+const NO_CODE: &str = "processing_error";
 
 /// A card on file at the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Stripe's wire protocol (docs.stripe.com/api): setup intents, payment intents with manual capture.
 //!
 //! The provider in this repository's `sandbox` speaks it too, so this is what runs everywhere. An answer that came from an
-//! idempotency key's memory tells the past; it is followed by a look-up of the present.
+//! idempotency key's memory tells the past; it is followed by a look-up of the present. That memory holds trouble too: a key whose
+//! first answer was a 5xx answers nothing else for its whole life.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::{Failure, Order, Payment, PaymentGateway, SavedCard};
+use super::{Failure, NO_CODE, Order, Payment, PaymentGateway, SavedCard};
 use crate::config::Config;
 use crate::domain::charge::Standing;
 
@@ -26,8 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAGE: &str = "100";
 /// How far the provider's clock may be behind ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
-/// The code of a refusal that names none.
-const NO_CODE: &str = "processing_error";
 
 /// A client of the provider.
 pub struct Stripe {
@@ -79,7 +78,19 @@ impl Stripe {
 
     /// Ends a payment one way or the other. When the provider says that it cannot, the payment's own standing says why.
     async fn end(&self, id: &str, verb: &str, key: &str, form: &[(&str, &str)]) -> Result<Payment, Failure> {
-        match self.post::<Intent>(&format!("payment_intents/{id}/{verb}"), key, form).await {
+        let path = format!("payment_intents/{id}/{verb}");
+        let answer = match self.post::<Intent>(&path, key, form).await {
+            Err(Refusal { replayed: true, .. }) => {
+                let payment = self.intent(id).await?;
+                if matches!(payment.standing, Standing::Taken { .. } | Standing::Released) {
+                    return Ok(payment);
+                }
+                // Under a key without a past. A payment ends once, whatever the keys, so this cannot act twice.
+                self.post(&path, &format!("{key}-{:016x}", rand::random::<u64>()), form).await
+            }
+            answer => answer,
+        };
+        match answer {
             Ok(answer) => answer.body.payment(),
             Err(Refusal { failure: Failure::Unknown(why), .. }) => Err(Failure::Unknown(why)),
             Err(_) => self.intent(id).await,
@@ -146,6 +157,11 @@ impl PaymentGateway for Stripe {
             Err(Refusal {
                 failure: Failure::Declined { code } | Failure::Refused { code }, payment, ..
             }) => Ok(Payment { reference: payment, standing: Standing::Refused { code } }),
+            // The call is over, and its key will never say more. What it made is in the list, or was not made.
+            Err(Refusal { failure: Failure::Unknown(_), replayed: true, .. }) => {
+                let found = self.find(&order.customer, &order.key, order.since).await?;
+                Ok(found.unwrap_or_else(Payment::never_made))
+            }
             Err(Refusal { failure: Failure::Unknown(why), .. }) => Err(Failure::Unknown(why)),
         }
     }

@@ -258,8 +258,8 @@ pub async fn insert_attempt(tx: &mut PgConnection, attempt: &Attempt) -> sqlx::R
     .map(drop)
 }
 
-/// Remembers why an attempt was declined, for repeats of the same request.
-pub async fn decline_attempt(tx: &mut PgConnection, charge: &Charge) -> sqlx::Result<()> {
+/// Remembers why the newest attempt was declined, or that it was not after all, for repeats of the same request.
+pub async fn save_decline(tx: &mut PgConnection, charge: &Charge) -> sqlx::Result<()> {
     sqlx::query!(
         "update billing.attempt set decline_code = $3 where charge_id = $1 and number = $2",
         charge.id.uuid(),

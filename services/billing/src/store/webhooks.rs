@@ -23,3 +23,9 @@ pub async fn put(
     .await?;
     Ok(inserted.rows_affected() == 1)
 }
+
+/// Forgets the events received before `before`; answers how many.
+pub async fn forget(conn: &mut PgConnection, before: DateTime<Utc>) -> sqlx::Result<u64> {
+    let deleted = sqlx::query!("delete from billing.webhook_event where received_at < $1", before);
+    Ok(deleted.execute(conn).await?.rows_affected())
+}

@@ -84,6 +84,34 @@ async fn after_a_decline_another_card_may_do() {
 }
 
 #[tokio::test]
+async fn a_declined_payment_that_is_authorized_after_all_is_no_decline_any_more() {
+    let world = World::start().await;
+    let patient = world.patient_with("pm_card_chargeCustomerFail").await;
+    let request =
+        pb::AuthorizeCopayRequest { request_id: RequestId::new().to_string(), ..world.request(patient) };
+    assert_eq!(reason(&world.authorize(&request).await.unwrap_err()), "PAYMENT_DECLINED");
+
+    let payment = world.payments(&request).await.remove(0);
+    world.pay_in_browser(payment["id"].as_str().unwrap(), "pm_card_visa").await;
+    let charge = world.until_copay(&request, ChargeState::Authorized).await;
+    assert_eq!(charge.decline_code, "");
+    assert_eq!(world.authorize(&request).await.unwrap(), charge);
+}
+
+#[tokio::test]
+async fn an_order_that_the_provider_remembers_as_its_own_trouble_comes_to_an_end() {
+    let world = World::start().await;
+    let request = world.request(world.patient_with("pm_card_visa").await);
+    world.trouble("payment_intents.create", "error_500_remembered", 0, 1).await;
+    assert_eq!(reason(&world.authorize(&request).await.unwrap_err()), "DEPENDENCY_DOWN");
+    let charge = world.until_copay(&request, ChargeState::Declined).await;
+    assert_eq!(charge.decline_code, "processing_error");
+
+    assert_eq!(world.authorize(&request).await.unwrap().state(), ChargeState::Authorized);
+    assert_eq!(world.payments(&request).await.len(), 1);
+}
+
+#[tokio::test]
 async fn an_answer_that_was_lost_is_found_again() {
     let world = World::start().await;
     let request = world.request(world.patient_with("pm_card_visa").await);

@@ -97,6 +97,24 @@ async fn a_capture_whose_answer_is_lost_takes_the_money_once() {
 }
 
 #[tokio::test]
+async fn trouble_that_the_provider_remembers_keeps_no_payment_from_its_end() {
+    let world = World::start().await;
+    let patient = world.patient_with("pm_card_visa").await;
+    let (attended, missed) = (world.request(patient), world.request(patient));
+    for request in [&attended, &missed] {
+        world.authorize(request).await.unwrap();
+    }
+    world.trouble("payment_intents.capture", "error_500_remembered", 0, 1).await;
+    world.trouble("payment_intents.cancel", "error_500_remembered", 0, 1).await;
+
+    world.tell(&attended, AFTER_BOOKING, &completed(&world, &attended, VisitOutcome::Attended)).await;
+    world.tell(&missed, 2, &released(&world, &missed)).await;
+    let charge = world.until_copay(&attended, ChargeState::Captured).await;
+    assert_eq!(charge.captured_amount, Some(usd(COPAY)));
+    world.until_copay(&missed, ChargeState::Voided).await;
+}
+
+#[tokio::test]
 async fn a_hold_that_ends_gives_the_reservation_back_once() {
     let world = World::start().await;
     let request = world.request(world.patient_with("pm_card_visa").await);

@@ -27,6 +27,18 @@ async fn a_lapse_is_learnt_from_the_provider_and_told_once_however_often_it_come
 }
 
 #[tokio::test]
+async fn events_older_than_a_month_are_forgotten() {
+    let mut world = World::start().await;
+    let request = world.request(world.patient_with("pm_card_visa").await);
+    world.authorize(&request).await.unwrap();
+    testkit::until("an event arriving", async || (kept(&world).await > 0).then_some(())).await;
+    world.kill();
+    world.servers.advance(TimeDelta::days(31)).await;
+    world.restart().await;
+    testkit::until("the events being forgotten", async || (kept(&world).await == 0).then_some(())).await;
+}
+
+#[tokio::test]
 async fn deliveries_that_are_not_the_providers_change_nothing() {
     let world = World::without_fees().await;
     let url = format!("{}/webhooks/payments", world.url);

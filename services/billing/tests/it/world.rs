@@ -310,6 +310,14 @@ impl World {
         self.http.delete(format!("{}/sandbox/faults", self.provider)).send().await.unwrap();
     }
 
+    /// Plays the patient who pays an open payment with another card, past this service.
+    pub(crate) async fn pay_in_browser(&self, intent: &str, card: &str) {
+        let url = format!("{}/v1/payment_intents/{intent}/confirm", self.provider);
+        let request = self.http.post(url).bearer_auth(sandbox::Settings::default().payments_key);
+        let answer = request.form(&[("payment_method", card)]).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// Plays the cardholder whom the bank asks.
     pub(crate) async fn confirm(&self, intent: &str, succeeds: bool) {
         let wish = json!({ "id": intent, "succeeds": succeeds });

@@ -309,7 +309,8 @@ pub async fn postpone(
     .map(drop)
 }
 
-/// Drops a held reminder, and its message if that was surely not taken.
+/// Drops a held reminder and its open message. Of one whose outcome is unknown nothing more can be learned without a number to look
+/// for.
 pub async fn drop_held(
     tx: &mut PgConnection,
     reminder: ReminderId,
@@ -324,7 +325,8 @@ pub async fn drop_held(
          )
          update notify.message m set state = 'MESSAGE_STATE_DROPPED', drop_reason = $2, update_time = $3
          from dropped
-         where m.id = dropped.message_id and m.state = 'MESSAGE_STATE_QUEUED'",
+         where m.id = dropped.message_id
+           and m.state in ('MESSAGE_STATE_QUEUED', 'MESSAGE_STATE_SENDING', 'MESSAGE_STATE_UNKNOWN')",
         reminder.uuid(),
         reason.as_str_name(),
         now

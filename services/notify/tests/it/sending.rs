@@ -165,6 +165,29 @@ async fn a_text_that_surely_never_arrived_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_lost_text_to_a_number_that_is_gone_is_dropped_with_its_reminder() {
+    let mut patients = MockPatients::new();
+    patients.expect_contact().times(1).returning(|_| Ok(Some(reachable())));
+    patients.expect_contact().returning(|_| Ok(Some(Contact { phone: None, ..reachable() })));
+    let suite = Suite::with(patients).await;
+    let visit = booked(&suite).await;
+    suite.fail_next_text("drop").await;
+    due(&suite, &visit).await;
+    testkit::until("the outcome is unknown", || async {
+        suite.messages(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
+    })
+    .await;
+    suite.servers.advance(TimeDelta::minutes(1)).await;
+    let reminders = suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Dropped).await;
+    let messages = suite.messages(&visit).await;
+    assert_eq!(reminders[0].drop_reason(), DropReason::NoContact);
+    assert_eq!(
+        (messages[0].state(), messages[0].drop_reason()),
+        (MessageState::Dropped, DropReason::NoContact)
+    );
+}
+
+#[tokio::test]
 async fn two_patients_at_one_phone_get_a_text_each_though_one_answer_was_lost() {
     let suite = Suite::start().await;
     let (first, second) = (booked(&suite).await, booked(&suite).await);

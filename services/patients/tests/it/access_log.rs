@@ -30,7 +30,9 @@ async fn every_look_leaves_one_row_and_the_rows_are_chained() {
         wording: "yes".to_owned(),
         ..Default::default()
     };
-    suite.desk().set_sms_consent(consent).await.expect("granted");
+    let consent = SetSmsConsentRequest { request_id: nobody(), ..consent };
+    suite.desk().set_sms_consent(consent.clone()).await.expect("granted");
+    suite.desk().set_sms_consent(consent).await.expect("the same answer again");
 
     let mut own = suite.patient(&patient.id);
     let mut rows = own.list_access_log(log_of(&patient.id)).await.expect("its log").into_inner().entries;
@@ -43,8 +45,10 @@ async fn every_look_leaves_one_row_and_the_rows_are_chained() {
         ("notify", Role::Service, AccessAction::Read, AccessPurpose::Operations),
         ("dr-lee", Role::Provider, AccessAction::Read, AccessPurpose::Care),
         ("ana", Role::FrontDesk, AccessAction::Update, AccessPurpose::Scheduling),
+        ("ana", Role::FrontDesk, AccessAction::Read, AccessPurpose::Scheduling),
     ];
     assert_eq!(told, expected);
+    assert!(rows[4..].iter().all(|row| row.fields == ["sms_consent"]));
     assert_eq!(rows[2].fields, ["phone", "email", "language", "time_zone", "sms_consent"]);
     assert_eq!(rows[2].method, "clinic.patients.v1.PatientService/GetPatient");
 
@@ -84,10 +88,19 @@ async fn the_service_itself_cannot_change_a_row() {
     suite.registered(someone("Ada", "King", "")).await;
     let url = suite.servers.database_url(patients::NAME);
     let mut service = PgConnection::connect(&url).await.expect("the service's role");
-    for sql in ["update patients.access_log set actor = 'x'", "delete from patients.access_log"] {
-        let error = sqlx::query(sql).execute(&mut service).await.expect_err(sql);
-        let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
-        assert_eq!(code, "42501", "{sql}: {error}");
+    // Without the privilege, and again after the owner has granted it back to itself.
+    for code in ["42501", "P0001"] {
+        for sql in [
+            "update patients.access_log set actor = 'x'",
+            "delete from patients.access_log",
+            "truncate patients.access_log",
+        ] {
+            let error = sqlx::query(sql).execute(&mut service).await.expect_err(sql);
+            let found = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
+            assert_eq!(found, code, "{sql}: {error}");
+        }
+        let grant = "grant update, delete, truncate on patients.access_log to current_user";
+        sqlx::query(grant).execute(&mut service).await.expect("an owner may");
     }
 }
 

@@ -136,7 +136,7 @@ pub struct ServiceType {
     pub buffer_before_minutes: i32,
     /// The provider is kept free so long after.
     pub buffer_after_minutes: i32,
-    /// Starts are offered every so many minutes from midnight.
+    /// Starts are offered every so many minutes from midnight; 0 = `duration_minutes`. See [`Self::step`].
     pub step_minutes: i32,
     /// Least time between booking and start.
     pub minimum_notice_minutes: i32,
@@ -152,6 +152,13 @@ pub struct ServiceType {
     pub retired: bool,
     /// Counts its states from 1.
     pub version: i64,
+}
+
+impl ServiceType {
+    /// Minutes from one start on offer to the next.
+    pub fn step(&self) -> i64 {
+        i64::from(if self.step_minutes == 0 { self.duration_minutes } else { self.step_minutes })
+    }
 }
 
 #[cfg(test)]

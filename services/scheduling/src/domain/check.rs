@@ -196,7 +196,7 @@ impl<'a> Case<'a> {
     fn rules(&self, blocks: &mut Vec<Block>) {
         let start = self.visit.start;
         let (earliest, horizon) = search::bookable(self.service, self.zone(), self.now);
-        let off_step = zone::minute_of_day(self.zone(), start) % i64::from(self.service.step_minutes) != 0;
+        let off_step = zone::minute_of_day(self.zone(), start) % self.service.step() != 0;
         let closed =
             self.site.clinic.retired || self.service.retired || self.asked_room().is_some_and(|r| r.retired);
         for (applies, code, message, overridable) in [

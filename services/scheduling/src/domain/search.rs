@@ -241,7 +241,7 @@ impl<'a> Search<'a> {
     ) -> impl Iterator<Item = (NaiveDate, Minute)> + 's {
         let plan = &self.plans[lane.plan];
         let duration = i64::from(self.service.duration_minutes);
-        let step = i64::from(self.service.step_minutes);
+        let step = self.service.step();
         let skipped = plan.starts.partition_point(|(_, range)| range.end <= from);
         plan.starts[skipped..].iter().flat_map(move |(stretch, range)| {
             let range = Span::new(range.start.max(from), range.end);

@@ -97,8 +97,8 @@ fn decode_query(f: &mut Fields, query: Option<&wire::AvailabilityQuery>, now: Da
     let first = decode::optional_date(f, "query.first_date", q.first_date.as_ref());
     let last = decode::optional_date(f, "query.last_date", q.last_date.as_ref());
     if let Some(last) = last {
-        // Today is not the same day everywhere; each clinic's own is settled by the search.
-        let from = first.unwrap_or_else(|| now.date_naive());
+        // Somewhere tomorrow has begun already; the search cuts at each clinic's own bound.
+        let from = first.unwrap_or_else(|| shift(now.date_naive(), 1));
         f.ensure(
             last <= shift(from, MAX_DAYS - 1),
             "query.last_date",

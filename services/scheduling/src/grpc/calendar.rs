@@ -140,8 +140,8 @@ impl CalendarService for Calendar {
         let days = body.days.as_ref().map(|span| decode::days(&mut f, "days", span));
         let page = paging::<i64>(&mut f, body.page_size, &body.page_token);
         check(f)?;
-        let rows =
-            store::calendar::blackouts(self.0.pool(), clinic, days.as_ref(), page.after, page.limit()).await;
+        let mut db = self.0.pool().acquire().await.map_err(Error::from)?;
+        let rows = store::calendar::blackouts(&mut db, clinic, days.as_ref(), page.after, page.limit()).await;
         let (rows, next_page_token) = page.cut(rows.map_err(Error::from)?, |(position, _)| *position);
         Ok(Response::new(wire::ListBlackoutsResponse {
             blackouts: rows.iter().map(|(_, blackout)| encode::blackout(blackout)).collect(),

@@ -198,8 +198,7 @@ pub(super) fn service_type(
     let before = grid("service_type.buffer_before_minutes", s.buffer_before_minutes, 0..=120);
     let after = grid("service_type.buffer_after_minutes", s.buffer_after_minutes, 0..=120);
     let step = match s.step_minutes {
-        // A bad duration is refused anyway.
-        0 => duration.max(GRID_MINUTES),
+        0 => 0,
         step => grid("service_type.step_minutes", step, 5..=480),
     };
     let horizon = match s.booking_horizon_days {

@@ -1,14 +1,15 @@
 //! Weekly templates, exceptions, blackouts.
 
 use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
 use kit::ids::{BlackoutId, ClinicId, ExceptionId, ProviderId, WeeklyTemplateId};
 use sqlx::{PgConnection, PgExecutor};
 
-use super::{minute_of_day, small, span};
-use crate::domain::Days;
+use super::{catalog, minute_of_day, small, span};
 use crate::domain::calendar::{Blackout, BlackoutSpan, Exception, ExceptionKind, WeeklyTemplate};
 use crate::domain::rule::Rule;
 use crate::domain::span::{Span, instant};
+use crate::domain::{Days, shift, zone};
 
 struct TemplateRow {
     id: WeeklyTemplateId,
@@ -325,27 +326,36 @@ pub async fn blackout(db: &mut PgConnection, id: BlackoutId) -> sqlx::Result<Opt
     Ok(row.fetch_optional(db).await?.map(BlackoutRow::blackout).transpose()?.map(|(_, blackout)| blackout))
 }
 
-/// Lists blackouts in the order they were added: those that close `clinic`, those that meet `days` in some time zone.
+/// Lists blackouts in the order they were added: those that close `clinic`, those that meet `days` there, or without a clinic in
+/// some time zone.
 pub async fn blackouts(
-    db: impl PgExecutor<'_>,
+    db: &mut PgConnection,
     clinic: Option<ClinicId>,
     days: Option<&Days>,
     after: Option<i64>,
     limit: i64,
 ) -> sqlx::Result<Vec<(i64, Blackout)>> {
+    let zones = if clinic.is_some() { catalog::time_zones(db, clinic).await? } else { vec![] };
+    let met = days.map(|days| match zones.first() {
+        Some(zone) => zone::whole_days(*zone, days),
+        // No clock is a whole day away from UTC.
+        None => zone::whole_days(Tz::UTC, &(shift(*days.start(), -1)..=shift(*days.end(), 1))),
+    });
     let rows = sqlx::query_as!(
         BlackoutRow,
         r#"select id as "id: BlackoutId", position, clinic_id as "clinic_id: ClinicId", name, first_date, last_date,
                   start_time, end_time
            from scheduling.blackout
            where ($1::uuid is null or clinic_id is null or clinic_id = $1)
-             and ($2::date is null or last_date >= $2 or end_time > ($2::date - 1)::timestamp at time zone 'UTC')
-             and ($3::date is null or first_date <= $3 or start_time < ($3::date + 2)::timestamp at time zone 'UTC')
-             and ($4::bigint is null or position > $4)
-           order by position limit $5"#,
+             and ($2::date is null or last_date >= $2 or end_time > $3)
+             and ($4::date is null or first_date <= $4 or start_time < $5)
+             and ($6::bigint is null or position > $6)
+           order by position limit $7"#,
         clinic as Option<ClinicId>,
         days.map(|d| *d.start()),
+        met.map(|span| instant(span.start)),
         days.map(|d| *d.end()),
+        met.map(|span| instant(span.end)),
         after,
         limit,
     )

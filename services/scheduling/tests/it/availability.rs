@@ -1,5 +1,7 @@
 //! From a catalog and a template to slots, and what takes them away.
 
+use chrono::TimeZone as _;
+use chrono_tz::America::New_York;
 use kit::ids::{AppointmentId, PatientId, ServiceTypeId};
 use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentFacts, AppointmentState,
@@ -7,7 +9,8 @@ use proto::clinic::appointments::v1::{
 use proto::clinic::scheduling::v1::{
     AddBlackoutRequest, AddExceptionRequest, AvailabilityView, Blackout, BlockCode, CalendarChangeCause,
     CalendarChanged, CalendarException, CheckSlotRequest, DateSpan, DeleteWeeklyTemplateRequest,
-    ExceptionKind, RemoveBlackoutRequest, SearchAvailabilityRequest, Slot, blackout,
+    ExceptionKind, ListBlackoutsRequest, RemoveBlackoutRequest, SearchAvailabilityRequest, ServiceType, Slot,
+    UpdateServiceTypeRequest, blackout,
 };
 use proto::google::r#type::Interval;
 use tonic::Code;
@@ -142,6 +145,48 @@ async fn a_blackout_removes_its_day_and_is_told_to_every_provider_it_concerns() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn blackouts_of_a_clinic_are_listed_by_the_days_of_its_own_clock() {
+    let suite = Suite::start().await;
+    let world = suite.world().await;
+    // 22:00 in New York is tomorrow in UTC.
+    let at = |hour| {
+        let start = New_York.from_local_datetime(&suite.day(4).and_hms_opt(hour, 0, 0).unwrap()).unwrap();
+        Some(kit::fields::timestamp(start.to_utc()))
+    };
+    let span = blackout::Span::Interval(Interval { start_time: at(22), end_time: at(23) });
+    let blackout = Blackout { name: "Water is off".into(), span: Some(span), ..Default::default() };
+    let request = AddBlackoutRequest { blackout: Some(blackout), ..Default::default() };
+    suite.calendar().add_blackout(request).await.unwrap();
+    let (here, anywhere) = (world.clinic.id.as_str(), "");
+    for (clinic_id, ahead, expected) in
+        [(here, 3, 0), (here, 4, 1), (here, 5, 0), (anywhere, 5, 1), (anywhere, 2, 0)]
+    {
+        let day = DateSpan { first_date: Some(kit::fields::date(suite.day(ahead))), last_date: None };
+        let request =
+            ListBlackoutsRequest { clinic_id: clinic_id.to_owned(), days: Some(day), ..Default::default() };
+        let found = suite.calendar().list_blackouts(request).await.unwrap().into_inner().blackouts;
+        assert_eq!(found.len(), expected, "{clinic_id:?}, {ahead} days ahead");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_left_out_follows_the_duration() {
+    let suite = Suite::start().await;
+    let world = suite.world().await;
+    let search = suite.search(&world, 3, 3);
+    let found = suite.until("the slots", &search, |found| !found.slots.is_empty()).await;
+    assert_eq!(times(&found), ["09:00", "09:30", "10:00", "10:30"]);
+    let wish = ServiceType { duration_minutes: 60, ..world.service };
+    let mask = prost_types::FieldMask { paths: vec!["duration_minutes".into()] };
+    let request =
+        UpdateServiceTypeRequest { service_type: Some(wish), update_mask: Some(mask), ..Default::default() };
+    let longer = suite.catalog().update_service_type(request).await.unwrap().into_inner();
+    assert_eq!((longer.duration_minutes, longer.step_minutes), (60, 0));
+    let found = suite.until("the longer visits", &search, |found| found.slots.len() < 4).await;
+    assert_eq!(times(&found), ["09:00", "10:00"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exceptions_add_and_take_time_and_a_deleted_template_offers_nothing() {
     let suite = Suite::start().await;
     let world = suite.world().await;
@@ -246,4 +291,17 @@ async fn a_search_names_every_bad_field() {
             "page_size",
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_from_today_reaches_as_far_as_the_day_that_has_begun_somewhere() {
+    let suite = Suite::start().await;
+    let world = suite.world().await;
+    for (last, good) in [(62, true), (63, false)] {
+        let mut search = suite.search(&world, 0, last);
+        search.query.as_mut().unwrap().first_date = None;
+        let answer = suite.availability().search_availability(search).await;
+        let refused = answer.err().map_or(vec![], |status| bad_fields(&status));
+        assert_eq!(refused.is_empty(), good, "{last}: {refused:?}");
+    }
 }
