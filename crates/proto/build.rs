@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(descriptors, compiler.encode_file_descriptor_set())?;
 
     let mut config = tonic_prost_build::Config::new();
-    config.enable_type_names().type_name_domain(["."], TYPE_URL_DOMAIN);
+    // Ordered maps, so that the same request has the same bytes each time and is known again by its request id.
+    config.btree_map(["."]).enable_type_names().type_name_domain(["."], TYPE_URL_DOMAIN);
     tonic_prost_build::configure()
         // Channels are made in one place, with our limits; generated `connect` functions would go around it.
         .build_transport(false)

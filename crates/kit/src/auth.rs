@@ -41,8 +41,8 @@ const SERVICE_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// What a token says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a token of this suite's own issuer says.
+#[derive(Clone, Debug, Serialize)]
 pub struct Claims {
     /// Issuer.
     pub iss: String,
@@ -56,6 +56,14 @@ pub struct Claims {
     pub iat: i64,
     /// Lower-case role names, such as `front_desk`.
     pub roles: Vec<String>,
+}
+
+/// What is taken from a token of any issuer, once `exp`, `nbf`, `iss` and `aud` (one name or several) have been checked.
+#[derive(Deserialize)]
+struct Proven {
+    sub: String,
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 /// The checked author of a request.
@@ -73,10 +81,10 @@ impl Caller {
         self.roles.contains(&role)
     }
 
-    /// The patient that this caller is, when it is nothing more than a patient.
+    /// The patient that this caller is, when it is nothing more than a patient. Without any role it is nobody, who sees nothing.
     pub fn only_patient(&self) -> Option<PatientId> {
-        (self.roles == [Role::Patient])
-            .then(|| self.subject.parse().unwrap_or_else(|_| PatientId::from(uuid::Uuid::nil())))
+        let own = || self.subject.parse().unwrap_or_else(|_| PatientId::from(uuid::Uuid::nil()));
+        self.roles.iter().all(|role| *role == Role::Patient).then(own)
     }
 
     /// Whether records of `patient` are this caller's to see: a patient sees its own, others what their role allows.
@@ -229,7 +237,9 @@ impl Verifier {
     /// Reads the key set that `config` names.
     pub fn new(config: &crate::config::Identity) -> anyhow::Result<Self> {
         let file = config.jwks_file.clone();
-        let keys = Keys { set: read_set(&file)?, modified: modified(&file), looked: Instant::now() };
+        // Dated before it is read: a change in between is then read again, not missed.
+        let modified = modified(&file);
+        let keys = Keys { set: read_set(&file)?, modified, looked: Instant::now() };
         let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
         Ok(Self(Arc::new(Inner { file, issuer, audience, keys: RwLock::new(keys) })))
     }
@@ -250,10 +260,11 @@ impl Verifier {
         let key = self.key(&kid, header.alg)?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY_SECS;
+        validation.validate_nbf = true;
         validation.set_issuer(&[&self.0.issuer]);
         validation.set_audience(&[&self.0.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)?.claims;
+        let claims = jsonwebtoken::decode::<Proven>(token, &key, &validation)?.claims;
         anyhow::ensure!(!claims.sub.is_empty(), "the token has an empty subject");
         let roles = claims.roles.iter().filter_map(|name| role_of_name(name)).collect();
         Ok(Caller { subject: claims.sub, roles })
@@ -419,5 +430,20 @@ impl ServiceToken {
         let token = self.issuer.sign(self.subject, &[Role::Service], now, SERVICE_TOKEN_TTL)?;
         *current = Some(Signed { token: token.clone(), renew_at: now + SERVICE_TOKEN_TTL / 2 });
         Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_role_widens_what_a_patient_sees() {
+        let (own, other) = (PatientId::new(), PatientId::new());
+        let caller = |roles: &[Role]| Caller { subject: own.to_string(), roles: roles.to_vec() };
+        for narrow in [&[Role::Patient][..], &[Role::Patient, Role::Patient], &[]] {
+            assert!(caller(narrow).may_see(own) && !caller(narrow).may_see(other), "{narrow:?}");
+        }
+        assert!(caller(&[Role::Patient, Role::FrontDesk]).may_see(other));
     }
 }

@@ -124,6 +124,7 @@ pub async fn serve(listener: TcpListener, app: Router, stop: CancellationToken) 
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(MAX_STREAMS);
+    tokio::spawn(telemetry::keep_metrics_small(stop.clone()));
     let graceful = GracefulShutdown::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let stream = match accepted {

@@ -12,6 +12,14 @@ use uuid::Uuid;
 
 /// How soon a caller may come back when a dependency is down.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Bad fields that a status names at most. Details travel in a header, and many clients refuse headers above 8 KB.
+const MOST_VIOLATIONS: usize = 50;
+/// The same bound in bytes, for long paths and descriptions; base64 makes a third more of them.
+const MOST_VIOLATION_BYTES: usize = 4 * 1024;
+/// Bad fields that the sentence for people names; it travels in a header too.
+const MOST_IN_MESSAGE: usize = 5;
+/// Bytes of that sentence.
+const MOST_MESSAGE_BYTES: usize = 1024;
 
 /// One bad field: its path in the request and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +33,8 @@ pub struct Violation {
 /// What can go wrong in any service. A service's own `Error` wraps it and adds what its rules say no to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// One or more fields cannot be used; all are listed.
-    #[error("{}", .0.iter().map(|v| format!("{} {}", v.field, v.description)).collect::<Vec<_>>().join("; "))]
+    /// One or more fields cannot be used; a status names 50 of them and counts the rest.
+    #[error("{}", in_words(.0))]
     Invalid(Vec<Violation>),
     /// The record does not exist, or is not the caller's to see.
     #[error("there is no such {kind}")]
@@ -84,7 +92,7 @@ impl Error {
         match self {
             Self::Invalid(violations) => {
                 let mut fault = Fault::new(Code::InvalidArgument, "INVALID_FIELD", message);
-                for v in violations {
+                for v in bounded(violations) {
                     fault.details.add_bad_request_violation(v.field, v.description);
                 }
                 fault.into_status(domain)
@@ -200,6 +208,35 @@ pub fn meta(status: &Status, key: &str) -> Option<String> {
     status.get_details_error_info().and_then(|mut info| info.metadata.remove(key))
 }
 
+/// Bad fields as a sentence.
+fn in_words(violations: &[Violation]) -> String {
+    let named = violations.iter().take(MOST_IN_MESSAGE).map(|v| format!("{} {}", v.field, v.description));
+    let rest = violations.len().saturating_sub(MOST_IN_MESSAGE);
+    let rest = (rest > 0).then(|| format!("and {rest} more"));
+    let mut text = named.chain(rest).collect::<Vec<_>>().join("; ");
+    if text.len() > MOST_MESSAGE_BYTES {
+        text.truncate(text.floor_char_boundary(MOST_MESSAGE_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+/// As many bad fields as fit into a status; when some do not, a last entry counts those.
+fn bounded(mut violations: Vec<Violation>) -> Vec<Violation> {
+    let mut bytes = 0;
+    let fits = |v: &&Violation| {
+        bytes += v.field.len() + v.description.len();
+        bytes <= MOST_VIOLATION_BYTES
+    };
+    let fit = violations.iter().take_while(fits).count();
+    if fit < violations.len() || fit > MOST_VIOLATIONS {
+        let rest = violations.split_off(fit.min(MOST_VIOLATIONS - 1)).len();
+        let description = format!("bad fields beyond those named here: {rest}");
+        violations.push(Violation { field: String::new(), description });
+    }
+    violations
+}
+
 fn internal(cause: &anyhow::Error, domain: &'static str) -> Status {
     let request = Uuid::now_v7().to_string();
     tracing::error!(%request, domain, cause = format!("{cause:#}"), "a request failed by our own fault");
@@ -238,6 +275,29 @@ mod tests {
             .map(|v| v.field)
             .collect();
         assert_eq!(fields, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_flood_of_bad_fields_is_cut_to_what_a_header_carries() {
+        let refused = |count: usize, description: &str| {
+            let bad =
+                (0..count).map(|i| Violation { field: format!("f[{i}]"), description: description.into() });
+            let status = Error::Invalid(bad.collect()).into_status("test.clinic");
+            let header_bytes = status.details().len().div_ceil(3) * 4 + status.message().len();
+            assert!(header_bytes < 8 * 1000, "{header_bytes}");
+            let last = status.get_details_bad_request().and_then(|mut detail| {
+                let count = detail.field_violations.len();
+                Some((count, detail.field_violations.pop()?))
+            });
+            last.map(|(count, v)| (count, v.field, v.description)).expect("a violation")
+        };
+        let beyond = |count| (String::new(), format!("bad fields beyond those named here: {count}"));
+        let (count, field, _) = refused(50, "must be 0");
+        assert_eq!((count, field.as_str()), (50, "f[49]"));
+        let (count, field, description) = refused(1_000, "must be 0");
+        assert_eq!((count, (field, description)), (50, beyond(951)));
+        let (count, field, description) = refused(40, &"n".repeat(295));
+        assert_eq!((count, (field, description)), (14, beyond(27)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -15,6 +16,7 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -93,6 +95,17 @@ pub fn render_metrics() -> String {
             handle.render()
         })
         .unwrap_or_default()
+}
+
+/// Folds what the histograms have gathered, every few seconds until `stop`: without it they grow while nobody scrapes.
+pub(crate) async fn keep_metrics_small(stop: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(5);
+    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        let handle = METRICS.lock().expect("no panic while the lock is held").clone();
+        if let Some(handle) = handle {
+            handle.run_upkeep();
+        }
+    }
 }
 
 /// The W3C trace context of the current span, for rows and headers that outlive it.

@@ -1,5 +1,7 @@
 //! Events that a consumer failed on again and again wait on a stream of their own until a person sends them back.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::{self, message::PublishMessage};
@@ -37,33 +39,40 @@ pub struct DeadLetter {
 pub(super) async fn put(
     js: &jetstream::Context,
     consumer: &str,
-    message: &Message,
+    message: &jetstream::Message,
     error: &str,
 ) -> anyhow::Result<()> {
-    super::ensure_stream(js, STREAM, vec!["dlq.>".to_owned()]).await?;
+    ensure_stream(js).await?;
     let mut headers = message.headers.clone().unwrap_or_default();
     headers.insert(CONSUMER, consumer);
     headers.insert(SUBJECT, message.subject.as_str());
     // Header values are one line.
     headers.insert(ERROR, error.replace(['\r', '\n'], " "));
-    let id = headers.get(EVENT_ID).map(|v| v.to_string()).unwrap_or_default();
-    let letter = PublishMessage::build()
-        .payload(message.payload.clone())
-        .headers(headers)
-        .message_id(format!("dlq-{consumer}-{id}"));
+    // Its place, not its event id: what a person sent back may fail again, and a foreign message has no id at all.
+    let place = message.info().map_err(|e| anyhow::anyhow!(e))?;
+    let id = format!("dlq-{consumer}-{}-{}", place.stream, place.stream_sequence);
+    let letter = PublishMessage::build().payload(message.payload.clone()).headers(headers).message_id(id);
     js.send_publish(format!("dlq.{consumer}.{}", message.subject), letter).await?.await?;
     Ok(())
 }
 
+/// Dead letters wait for a person, however long that takes.
+async fn ensure_stream(js: &jetstream::Context) -> anyhow::Result<()> {
+    if super::has_stream(js, STREAM).await? {
+        return Ok(());
+    }
+    super::make_stream(js, STREAM, "dlq.>".to_owned(), Duration::ZERO).await
+}
+
 /// Everything set aside, oldest first. A broker that never had a dead letter has none.
 pub async fn list(js: &jetstream::Context) -> anyhow::Result<Vec<DeadLetter>> {
-    super::ensure_stream(js, STREAM, vec!["dlq.>".to_owned()]).await?;
+    ensure_stream(js).await?;
     let mut stream = js.get_stream(STREAM).await?;
     let waiting = stream.info().await?.state.messages as usize;
     let config = pull::Config {
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::None,
-        inactive_threshold: std::time::Duration::from_secs(30),
+        inactive_threshold: Duration::from_secs(30),
         ..Default::default()
     };
     let consumer = stream.create_consumer(config).await?;

@@ -2,10 +2,10 @@
 //!
 //! Delivery is at least once and may be out of order, so a handler's effect must be guarded by the aggregate's version: events
 //! carry the whole state, the highest version wins. While the database is down a batch is kept alive and tried again; an event
-//! whose handler itself fails is delivered again with growing delay and set aside after [`MAX_ATTEMPTS`].
+//! whose handler itself fails is delivered again as [`Retry`] says, and then set aside.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
@@ -24,16 +24,16 @@ use uuid::Uuid;
 use super::{AGGREGATE_ID, AGGREGATE_VERSION, EVENT_ID, TIME, TRACEPARENT, dead_letters};
 use crate::db::Db;
 
-/// Deliveries of one event before it is set aside as a dead letter.
-pub const MAX_ATTEMPTS: i64 = 10;
 /// Events that share a transaction at most.
 const BATCH: usize = 200;
 /// JetStream delivers again what was not acknowledged for this long.
 const ACK_WAIT: Duration = Duration::from_secs(30);
+/// A stream followed for this long counts as found: its loss is worth a line again.
+const STEADY: Duration = Duration::from_secs(10);
 /// Wait before a failed batch, or a lost stream, is tried again.
 const RETRY: Duration = Duration::from_millis(500);
-/// Delay of a failed event's first redelivery; doubles up to the second figure.
-const REDELIVER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// JetStream shows this often that an idle request for events still stands; twice as long without a sign, and it is made anew.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// One event as it came off the stream.
 #[derive(Clone, Debug)]
@@ -99,6 +99,36 @@ pub struct Subscription {
     pub subjects: Vec<String>,
 }
 
+/// When an event whose handler failed is delivered again, and when no more. By default 10 times, the last after 51 s in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// Deliveries before the event is set aside as a dead letter, at least 1.
+    pub deliveries: i64,
+    /// Delay of the first redelivery; each further one is twice as long.
+    pub first_delay: Duration,
+    /// No delay is longer.
+    pub longest_delay: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            deliveries: 10,
+            first_delay: Duration::from_millis(100),
+            longest_delay: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Retry {
+    /// Delay after the `delivery`-th delivery (counted from 1) has failed; `None` = give up.
+    fn delay(&self, delivery: i64) -> Option<Duration> {
+        const MOST_DOUBLINGS: i64 = 16;
+        let doublings = (delivery - 1).clamp(0, MOST_DOUBLINGS) as u32;
+        (delivery < self.deliveries).then(|| (self.first_delay * 2u32.pow(doublings)).min(self.longest_delay))
+    }
+}
+
 /// Follows a stream until `shutdown`, whatever fails in between. Several replicas share the work.
 pub async fn consume<H: Handler>(
     db: Db,
@@ -107,11 +137,25 @@ pub async fn consume<H: Handler>(
     handler: Arc<H>,
     shutdown: CancellationToken,
 ) {
-    let consumer = Consumer { js: super::jetstream(nats), db, subscription, handler };
+    consume_with(db, nats, subscription, handler, Retry::default(), shutdown).await;
+}
+
+/// As [`consume`], with other delays.
+pub async fn consume_with<H: Handler>(
+    db: Db,
+    nats: async_nats::Client,
+    subscription: Subscription,
+    handler: Arc<H>,
+    retry: Retry,
+    shutdown: CancellationToken,
+) {
+    let consumer = Consumer { js: super::jetstream(nats), db, subscription, handler, retry };
     let mut waiting = false;
     while !shutdown.is_cancelled() {
+        let began = Instant::now();
         if let Some(Err(error)) = shutdown.run_until_cancelled(consumer.follow()).await {
-            // A stream that its owner has not made yet is a normal start, not worth a line for each try.
+            // A stream that its owner has not made yet is a normal start, not worth a line for each try; one lost later is.
+            waiting &= began.elapsed() < STEADY;
             if !waiting {
                 let Subscription { context, consumer, .. } = consumer.subscription;
                 tracing::info!(
@@ -132,6 +176,7 @@ struct Consumer<H> {
     js: jetstream::Context,
     subscription: Subscription,
     handler: Arc<H>,
+    retry: Retry,
 }
 
 impl<H: Handler> Consumer<H> {
@@ -151,6 +196,7 @@ impl<H: Handler> Consumer<H> {
             .stream()
             .max_messages_per_batch(BATCH)
             .expires(Duration::from_secs(5))
+            .heartbeat(HEARTBEAT)
             .messages()
             .await?;
         let mut batches = messages.map_err(anyhow::Error::from).ready_chunks(BATCH);
@@ -262,10 +308,9 @@ impl<H: Handler> Consumer<H> {
         error: &anyhow::Error,
     ) {
         let attempt = message.info().map(|i| i.delivered).unwrap_or(1);
-        if attempt >= MAX_ATTEMPTS {
+        let Some(delay) = self.retry.delay(attempt) else {
             return self.set_aside(message, error).await;
-        }
-        let delay = REDELIVER.1.min(REDELIVER.0 * 2u32.pow(attempt.clamp(0, 16) as u32));
+        };
         let (consumer, subject, id) = (self.subscription.consumer, &event.subject, event.id);
         tracing::warn!(consumer, subject, %id, attempt, error = format!("{error:#}"), "an event failed and will come again");
         if let Err(error) = message.ack_with(AckKind::Nak(Some(delay))).await {
@@ -286,5 +331,18 @@ impl<H: Handler> Consumer<H> {
         if let Err(error) = message.ack_with(AckKind::Term).await {
             tracing::debug!(%error, "the end of an event was not acknowledged");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_event_is_delivered_ten_times_within_a_minute() {
+        let delays: Vec<_> = (1..).map_while(|delivery| Retry::default().delay(delivery)).collect();
+        assert_eq!(delays.len(), 9);
+        assert_eq!(delays[..3], [100, 200, 400].map(Duration::from_millis));
+        assert_eq!(delays.iter().sum::<Duration>(), Duration::from_millis(51_100));
     }
 }

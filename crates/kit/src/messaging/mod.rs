@@ -62,22 +62,30 @@ pub async fn connect(url: &str, name: &str) -> anyhow::Result<async_nats::Client
     Ok(client)
 }
 
-/// Makes sure that a stream exists; true when it had to be made.
-async fn ensure_stream(js: &jetstream::Context, name: &str, subjects: Vec<String>) -> anyhow::Result<bool> {
+/// Whether a stream is there; an error when JetStream does not answer.
+async fn has_stream(js: &jetstream::Context, name: &str) -> anyhow::Result<bool> {
     match js.get_stream(name).await {
-        Ok(_) => Ok(false),
-        Err(e) if matches!(e.kind(), GetStreamErrorKind::JetStream(ref j) if j.code() == 404) => {
-            js.create_stream(stream::Config {
-                name: name.to_owned(),
-                subjects,
-                storage: stream::StorageType::File,
-                duplicate_window: DUPLICATE_WINDOW,
-                max_age: RETENTION,
-                ..Default::default()
-            })
-            .await?;
-            Ok(true)
-        }
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), GetStreamErrorKind::JetStream(ref j) if j.code() == 404) => Ok(false),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Makes a stream that keeps its messages for `max_age`; zero = until they are deleted.
+async fn make_stream(
+    js: &jetstream::Context,
+    name: &str,
+    subject: String,
+    max_age: Duration,
+) -> anyhow::Result<()> {
+    js.create_stream(stream::Config {
+        name: name.to_owned(),
+        subjects: vec![subject],
+        storage: stream::StorageType::File,
+        duplicate_window: DUPLICATE_WINDOW,
+        max_age,
+        ..Default::default()
+    })
+    .await?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ use async_nats::jetstream::{self, message::PublishMessage};
 use chrono::{DateTime, SecondsFormat, Utc};
 use prost::{Message, Name};
 use sqlx::{FromRow, PgConnection};
+use tokio::time::{Instant, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -22,12 +23,16 @@ use crate::ids::EventId;
 
 /// Rows published between two looks at the table.
 const BATCH: i64 = 500;
+/// Rows reset in one statement when a lost stream is to be filled again.
+const RESET: i64 = 10_000;
 /// How soon a commit of another replica is noticed; this process's own commits wake the relay at once.
 const POLL: Duration = Duration::from_millis(50);
 /// How long published rows are kept so that a lost stream can be filled again.
 const KEEP: &str = "14 days";
 /// How often rows past their keeping are removed.
 const CLEAN_EVERY: Duration = Duration::from_secs(600);
+/// How often an idle relay makes sure that its stream is still there; a busy one notices at once.
+const LOOK_AT_STREAM: Duration = Duration::from_secs(5);
 /// Wait after a failure: from the first to the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Wait before asking again whether the replica that publishes has gone.
@@ -100,7 +105,8 @@ impl Relay {
             tokio::time::sleep(STANDBY).await;
         }
         self.ensure_stream(&mut conn).await?;
-        let mut clean = tokio::time::interval(CLEAN_EVERY);
+        let mut clean = interval(CLEAN_EVERY);
+        let mut look = interval_at(Instant::now() + LOOK_AT_STREAM, LOOK_AT_STREAM);
         loop {
             while self.publish_batch(&mut conn).await? == BATCH as usize {}
             *backoff = BACKOFF.0;
@@ -108,25 +114,39 @@ impl Relay {
                 () = self.db.committed().notified() => {}
                 () = tokio::time::sleep(POLL) => {}
                 _ = clean.tick() => clean_up(&mut conn).await?,
+                _ = look.tick() => self.ensure_stream(&mut conn).await?,
             }
         }
     }
 
-    /// Makes the stream when it is missing, and then tells every kept event again: the table is the truth.
+    /// When the stream is missing, every kept event is told again: the table is the truth. The rows are reset before the stream
+    /// is made, so that a crash in between repeats this instead of forgetting it.
     async fn ensure_stream(&self, conn: &mut PgConnection) -> anyhow::Result<()> {
-        let subjects = vec![format!("clinic.{}.>", self.context)];
-        let made = super::ensure_stream(&self.js, &super::stream_name(self.context), subjects).await;
-        if made.context("JetStream does not answer")? {
-            let again = sqlx::query("update outbox set published_at = null where published_at is not null")
-                .execute(conn)
-                .await?
-                .rows_affected();
-            tracing::info!(
-                context = self.context,
-                events = again,
-                "made the event stream; kept events are told again"
-            );
+        let name = super::stream_name(self.context);
+        if super::has_stream(&self.js, &name).await.context("JetStream does not answer")? {
+            return Ok(());
         }
+        let mut again = 0;
+        loop {
+            let reset = sqlx::query(
+                "update outbox set published_at = null where event_id in (
+                     select event_id from outbox where published_at is not null limit $1)",
+            )
+            .bind(RESET)
+            .execute(&mut *conn)
+            .await?
+            .rows_affected();
+            again += reset;
+            if reset < RESET as u64 {
+                break;
+            }
+        }
+        super::make_stream(&self.js, &name, format!("clinic.{}.>", self.context), super::RETENTION).await?;
+        tracing::info!(
+            context = self.context,
+            events = again,
+            "made the event stream; kept events are told again"
+        );
         Ok(())
     }
 
