@@ -1,9 +1,9 @@
 //! The workspace's own commands, run as `cargo xtask`.
 //!
-//! - [`test`]: everything a change must pass, one timed step after another.
+//! - [`mod@test`]: everything a change must pass, one timed step after another.
 //! - [`metadata`]: what the SQL macros know about the schemas, renewed or checked.
 //! - [`diagrams`]: pictures from their sources.
-//! - [`bench`]: how fast and how large the suite is, in bench/RESULTS.md.
+//! - [`mod@bench`]: how fast and how large the suite is, in bench/RESULTS.md.
 //! - [`tools`]: the programs these need, installed below `target/tools`; [`workspace`]: the tree and how to run programs in it.
 
 mod bench;
