@@ -48,6 +48,7 @@ pub struct Mirror(Arc<Shared>);
 struct Shared {
     view: RwLock<View>,
     changed: Notify,
+    refreshed: Notify,
 }
 
 impl Mirror {
@@ -59,6 +60,25 @@ impl Mirror {
     /// Something was committed in this process: look now.
     pub fn wake(&self) {
         self.0.changed.notify_one();
+    }
+
+    /// Waits until everything committed before `instant` is in memory, so that who changes the network finds the change in the
+    /// next search. Gives up after a moment: the change stands, and memory follows.
+    pub async fn caught_up(&self, instant: DateTime<Utc>) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let waiting = async {
+            loop {
+                let refreshed = self.0.refreshed.notified();
+                if self.view().as_of >= instant {
+                    return;
+                }
+                self.wake();
+                refreshed.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            tracing::debug!("a change is not in memory yet");
+        }
     }
 }
 
@@ -91,7 +111,11 @@ impl Follower {
     pub async fn start(db: Db, clock: Clock, stop: &CancellationToken) -> Option<Self> {
         let now = clock.now();
         let view = View { network: Arc::new(Network::new(now.date_naive())), as_of: now };
-        let mirror = Mirror(Arc::new(Shared { view: RwLock::new(view), changed: Notify::new() }));
+        let mirror = Mirror(Arc::new(Shared {
+            view: RwLock::new(view),
+            changed: Notify::new(),
+            refreshed: Notify::new(),
+        }));
         let mut follower = Self { db, clock, mirror, seen: Seen::default() };
         while let Err(error) = stop.run_until_cancelled(follower.refresh()).await? {
             tracing::warn!(error = format!("{error:#}"), "the calendars could not be read yet");
@@ -158,6 +182,7 @@ impl Follower {
             self.seen.take(&counters);
         }
         *self.mirror.0.view.write().expect("no panic while the lock is held") = View { network, as_of };
+        self.mirror.0.refreshed.notify_waiters();
         Ok(())
     }
 
