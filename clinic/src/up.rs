@@ -1,5 +1,6 @@
 //! `clinic up`: everything on one machine, from nothing.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +126,8 @@ pub async fn run(up: Up, telemetry: &kit::config::Telemetry) -> anyhow::Result<(
     }
     progress.end();
     if !stop.is_cancelled() {
-        println!("{}", screen(&suite.urls, &nats_url, &home.path, &issuer, &up)?);
+        // A reader who has gone (`clinic up | head`) needs no screen, but others may need the suite.
+        let _ = writeln!(std::io::stdout(), "{}", screen(&suite.urls, &nats_url, &home.path, &issuer, &up)?);
     }
     let ended = suite.run().await;
     servers.stop().await;

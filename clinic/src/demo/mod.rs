@@ -24,7 +24,7 @@ use uuid::Uuid;
 /// Root of the demo's ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5eed_c11a_1c00_4000_8000_0000_0000_0001);
 /// Calls under way at once while seeding.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 /// The last thing that is made: when it is there, everything is.
 const LAST: &str = "patient/200";
 

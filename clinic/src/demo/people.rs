@@ -1,4 +1,4 @@
-//! 200 patients, every fifth with a saved sandbox card and texts agreed to. All of them are invented; the numbers are reserved for fiction.
+//! 200 patients, every tenth with a saved sandbox card and texts agreed to. All of them are invented; the numbers are reserved for fiction.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use kit::fields::{date, timestamp};
@@ -15,7 +15,7 @@ pub(super) const REASON: &str = "seeding the demo network";
 /// How many patients there are.
 const PATIENTS: usize = 200;
 /// One in so many has a card on file.
-const WITH_CARD: usize = 5;
+const WITH_CARD: usize = 10;
 /// The one patient whose card can be saved but never charged.
 const DECLINED: usize = 2;
 
