@@ -8,7 +8,7 @@ use kit::clock::Clock;
 #[command(
     version,
     after_help = "Example:\n  notify --database-url postgres://notify:secret@db:5432/clinic \\\n    \
-                  --jwks-file /etc/clinic/jwks.json --service-key-file /etc/clinic/notify.pem \\\n    \
+                  --jwks-file /etc/clinic/jwks.json --service-key-file /etc/clinic/service.pem \\\n    \
                   --sms-account-sid AC… --sms-auth-token … --sms-from +12025550100"
 )]
 struct Cli {
