@@ -66,7 +66,7 @@ impl App {
             Attempt::Fresh(mut fresh) => {
                 let answer = work(&mut fresh.tx).await?;
                 fresh.finish(&answer).await?;
-                self.mirror.caught_up(self.now()).await;
+                let _ = self.mirror.caught_up(self.now()).await;
                 Ok(answer)
             }
         }

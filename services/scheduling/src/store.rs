@@ -5,7 +5,9 @@ pub mod calendar;
 pub mod catalog;
 mod versions;
 
-pub use versions::{Counters, Raised, counters, lock_catalog, raise_calendars, raise_catalog};
+pub use versions::{
+    Counters, Raised, calendar_versions, counters, lock_catalog, raise_calendars, raise_catalog,
+};
 
 use chrono::{DateTime, Utc};
 

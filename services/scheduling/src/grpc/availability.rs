@@ -152,7 +152,7 @@ fn encode_slot(search: &Search<'_>, slot: Slot) -> wire::Slot {
 fn encode_answer(answer: Answer) -> wire::CheckSlotResponse {
     let block = |b: check::Block| wire::Block {
         code: b.code.into(),
-        message: b.message.to_owned(),
+        message: b.message,
         overridable: b.overridable,
         interval: b.span.map(encode::interval),
         source_id: encode::id(b.source),

@@ -5,30 +5,34 @@
 use kit::ids::{ClinicId, ProviderId, ServiceTypeId};
 use sqlx::{PgConnection, PgExecutor};
 
-/// What a replica compares with what it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a replica compares with what it has. None ever goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Of the catalog and the blackouts.
     pub catalog: i64,
-    /// Of each provider: calendar version, busy version.
-    pub providers: Vec<(ProviderId, i64, i64)>,
+    /// Of all calendars: the sum of their versions.
+    pub calendars: i64,
+    /// Number of the last change to busy time.
+    pub busy: i64,
 }
 
 /// Reads every counter, in one statement and so in one snapshot.
 pub async fn counters(db: impl PgExecutor<'_>) -> sqlx::Result<Counters> {
-    let rows = sqlx::query!(
-        r#"select c.version as catalog, p.id as "id?: ProviderId", p.calendar_version as "calendar?",
-                  coalesce(b.version, 0) as "busy!"
-           from scheduling.catalog c
-           left join scheduling.provider p on true
-           left join scheduling.busy_counter b on b.provider_id = p.id"#
+    sqlx::query_as!(
+        Counters,
+        r#"select c.version as catalog,
+                  (select coalesce(sum(calendar_version), 0)::bigint from scheduling.provider) as "calendars!",
+                  (select coalesce(max(changed), 0) from scheduling.busy) as "busy!"
+           from scheduling.catalog c"#
     )
-    .fetch_all(db)
-    .await?;
-    Ok(Counters {
-        catalog: rows.first().map_or(0, |row| row.catalog),
-        providers: rows.iter().filter_map(|row| Some((row.id?, row.calendar?, row.busy))).collect(),
-    })
+    .fetch_one(db)
+    .await
+}
+
+/// The calendar version of each provider.
+pub async fn calendar_versions(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<(ProviderId, i64)>> {
+    let rows = sqlx::query!(r#"select id as "id: ProviderId", calendar_version from scheduling.provider"#);
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.id, row.calendar_version)).collect())
 }
 
 /// Before one provider's calendar is changed: no shared change comes in between.
