@@ -3,6 +3,7 @@
 
 pub mod calendar;
 pub mod catalog;
+pub mod edit;
 
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
@@ -12,6 +13,7 @@ use kit::idempotency::{self, Attempt};
 use kit::ids::RequestId;
 use prost::Message;
 use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::mirror::{Mirror, View};
@@ -25,6 +27,8 @@ pub struct App {
     pub clock: Clock,
     /// The network in memory.
     pub mirror: Mirror,
+    /// Ends streams.
+    pub stop: CancellationToken,
 }
 
 /// Who asks for a change, and by which name for this attempt.

@@ -56,12 +56,12 @@ pub async fn run(
         return Ok(());
     };
     let mirror = follower.mirror();
-    platform.spawn(follower.run(stop));
+    platform.spawn(follower.run(stop.clone()));
     let appointments = Subscription { context: "appointments", consumer: NAME, subjects: events::followed() };
     platform.follow(appointments, Arc::new(events::BusyTime { mirror: mirror.clone() }));
-    let app = app::App { db: platform.db.clone(), clock, mirror };
+    let app = app::App { db: platform.db.clone(), clock, mirror, stop };
     let routes = Routes::new(CatalogServiceServer::new(grpc::Catalog(app.clone())))
         .add_service(CalendarServiceServer::new(grpc::Calendar(app.clone())))
-        .add_service(AvailabilityServiceServer::new(grpc::Availability(app)));
+        .add_service(AvailabilityServiceServer::new(grpc::Availability::new(app)));
     platform.serve(listener, routes, axum::Router::new()).await
 }

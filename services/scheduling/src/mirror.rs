@@ -16,6 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::ids::ProviderId;
+use sqlx::PgConnection;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,21 @@ pub struct View {
     pub network: Arc<Network>,
     /// Every change committed before this instant is in it.
     pub as_of: DateTime<Utc>,
+    seen: Arc<Seen>,
+}
+
+impl View {
+    /// The state as the transaction of `db` sees it, its own changes included. Busy time may be a moment older.
+    pub async fn within(&self, db: &mut PgConnection) -> sqlx::Result<Self> {
+        let counters = Counters { busy: self.seen.counters.busy, ..store::counters(&mut *db).await? };
+        if counters == self.seen.counters {
+            return Ok(self.clone());
+        }
+        let (seen, changes) = read(db, &self.seen, counters, self.as_of).await?;
+        let mut network = Network::clone(&self.network);
+        changes.apply(&mut network);
+        Ok(Self { network: Arc::new(network), as_of: self.as_of, seen: Arc::new(seen) })
+    }
 }
 
 /// The state that requests read and the follower replaces.
@@ -83,7 +99,6 @@ pub struct Follower {
     clock: Clock,
     view: watch::Sender<View>,
     look: Arc<Notify>,
-    seen: Seen,
 }
 
 /// What is in memory.
@@ -105,9 +120,10 @@ impl Follower {
     /// Reads everything once, waiting for the database as long as it takes; `None` when told to stop before.
     pub async fn start(db: Db, clock: Clock, stop: &CancellationToken) -> Option<Self> {
         let now = clock.now();
-        let view = View { network: Arc::new(Network::new(now.date_naive())), as_of: now };
+        let view =
+            View { network: Arc::new(Network::new(now.date_naive())), as_of: now, seen: Arc::default() };
         let (view, look) = (watch::Sender::new(view), Arc::new(Notify::new()));
-        let mut follower = Self { db, clock, view, look, seen: Seen::default() };
+        let follower = Self { db, clock, view, look };
         while let Err(error) = stop.run_until_cancelled(follower.refresh()).await? {
             tracing::warn!(error = format!("{error:#}"), "the calendars could not be read yet");
             stop.run_until_cancelled(tokio::time::sleep(RETRY)).await?;
@@ -121,7 +137,7 @@ impl Follower {
     }
 
     /// Follows until `stop`. While the database is away the last state stays, and its `as_of` says so.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
         let mut lost = false;
         while !stop.is_cancelled() {
             let pause = match stop.run_until_cancelled(self.refresh()).await {
@@ -148,70 +164,82 @@ impl Follower {
         }
     }
 
-    async fn refresh(&mut self) -> anyhow::Result<()> {
+    async fn refresh(&self) -> anyhow::Result<()> {
         let as_of = self.clock.now();
         let today = as_of.date_naive();
-        let mut network = self.view.borrow().network.clone();
+        let View { mut network, mut seen, .. } = self.view.borrow().clone();
         let counters = store::counters(self.db.pool()).await?;
-        if self.seen.counters != counters || network.is_outrun(today) {
-            let (seen, changes) = self.read(as_of).await?;
+        if seen.counters != counters || network.is_outrun(today) {
+            let mut tx = self.db.begin().await?;
+            let snapshot = "set transaction isolation level repeatable read, read only";
+            sqlx::query(snapshot).execute(&mut *tx).await?;
+            let counters = store::counters(&mut *tx).await?;
+            let (now_seen, changes) = read(&mut tx, &seen, counters, as_of).await?;
+            tx.commit().await?;
+            seen = Arc::new(now_seen);
             // Expanding calendars takes a while in a large network; the tasks of this thread need not wait.
             network = tokio::task::spawn_blocking(move || {
                 let outrun = network.is_outrun(today);
                 let mut next = if outrun { network.rolled(today) } else { Network::clone(&network) };
-                if let Some(catalog) = changes.catalog {
-                    next.set_catalog(catalog);
-                }
-                for (provider, calendar) in changes.calendars {
-                    next.set_calendar(provider, calendar);
-                }
-                next.take_busy(changes.busy);
+                changes.apply(&mut next);
                 Arc::new(next)
             })
             .await?;
-            self.seen = seen;
         }
-        self.view.send_replace(View { network, as_of });
+        self.view.send_replace(View { network, as_of, seen });
         Ok(())
     }
+}
 
-    /// Counters, and whatever differs by them, from one snapshot.
-    async fn read(&self, now: DateTime<Utc>) -> sqlx::Result<(Seen, Changes)> {
-        let mut tx = self.db.begin().await?;
-        sqlx::query("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
-        let counters = store::counters(&mut *tx).await?;
-        let since = now - PAST;
-        let mut changes = Changes::default();
-        if counters.catalog != self.seen.counters.catalog {
-            let list = store::catalog::List { after: None, limit: EVERYTHING, retired: true };
-            let blackouts = store::calendar::blackouts(&mut tx, None, None, None, EVERYTHING).await?;
-            changes.catalog = Some(Catalog {
-                clinics: store::catalog::clinics(&mut *tx, list).await?,
-                rooms: store::catalog::rooms(&mut *tx, list, None).await?,
-                service_types: store::catalog::service_types(&mut *tx, list).await?,
-                providers: store::catalog::providers(&mut *tx, list, None, None).await?,
-                blackouts: blackouts.into_iter().map(|(_, blackout)| blackout).collect(),
-            });
-        }
-        let mut calendars = self.seen.calendars.clone();
-        if counters.calendars != self.seen.counters.calendars {
-            for (id, version) in store::calendar_versions(&mut *tx).await? {
-                if calendars.insert(id, version) != Some(version) {
-                    changes.calendars.insert(id, Calendar { version, ..Calendar::default() });
-                }
-            }
-            let ids: Vec<_> = changes.calendars.keys().copied().collect();
-            for template in store::calendar::templates_of(&mut *tx, &ids).await? {
-                changes.calendars.entry(template.provider_id).or_default().templates.push(template);
-            }
-            for exception in store::calendar::exceptions_of(&mut *tx, &ids, since).await? {
-                changes.calendars.entry(exception.provider_id).or_default().exceptions.push(exception);
+/// Whatever differs from what was seen, now that the counters are these.
+async fn read(
+    db: &mut PgConnection,
+    seen: &Seen,
+    counters: Counters,
+    now: DateTime<Utc>,
+) -> sqlx::Result<(Seen, Changes)> {
+    let since = now - PAST;
+    let mut changes = Changes::default();
+    if counters.catalog != seen.counters.catalog {
+        let list = store::catalog::List { after: None, limit: EVERYTHING, retired: true };
+        let blackouts = store::calendar::blackouts(&mut *db, None, None, None, EVERYTHING).await?;
+        changes.catalog = Some(Catalog {
+            clinics: store::catalog::clinics(&mut *db, list).await?,
+            rooms: store::catalog::rooms(&mut *db, list, None).await?,
+            service_types: store::catalog::service_types(&mut *db, list).await?,
+            providers: store::catalog::providers(&mut *db, list, None, None).await?,
+            blackouts: blackouts.into_iter().map(|(_, blackout)| blackout).collect(),
+        });
+    }
+    let mut calendars = seen.calendars.clone();
+    if counters.calendars != seen.counters.calendars {
+        for (id, version) in store::calendar_versions(&mut *db).await? {
+            if calendars.insert(id, version) != Some(version) {
+                changes.calendars.insert(id, Calendar { version, ..Calendar::default() });
             }
         }
-        if counters.busy != self.seen.counters.busy {
-            changes.busy = store::busy::changes(&mut *tx, self.seen.counters.busy, since).await?;
+        let ids: Vec<_> = changes.calendars.keys().copied().collect();
+        for template in store::calendar::templates_of(&mut *db, &ids).await? {
+            changes.calendars.entry(template.provider_id).or_default().templates.push(template);
         }
-        tx.commit().await?;
-        Ok((Seen { counters, calendars }, changes))
+        for exception in store::calendar::exceptions_of(&mut *db, &ids, since).await? {
+            changes.calendars.entry(exception.provider_id).or_default().exceptions.push(exception);
+        }
+    }
+    if counters.busy != seen.counters.busy {
+        changes.busy = store::busy::changes(&mut *db, seen.counters.busy, since).await?;
+    }
+    Ok((Seen { counters, calendars }, changes))
+}
+
+impl Changes {
+    fn apply(self, network: &mut Network) {
+        if let Some(catalog) = self.catalog {
+            network.set_catalog(catalog);
+        }
+        for (provider, calendar) in self.calendars {
+            network.set_calendar(provider, calendar);
+        }
+        network.take_busy(self.busy);
     }
 }

@@ -6,7 +6,8 @@ pub mod catalog;
 mod versions;
 
 pub use versions::{
-    Counters, Raised, calendar_versions, counters, lock_catalog, raise_calendars, raise_catalog,
+    Counters, calendar_versions, counters, lock_calendar, lock_catalog, raise_calendars, raise_catalog,
+    share_catalog,
 };
 
 use chrono::{DateTime, Utc};

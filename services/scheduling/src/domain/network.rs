@@ -5,7 +5,7 @@
 //! clinic's usable time (opening hours without blackouts), and time taken. Search brings them together, so no change has to be
 //! worked into more than the one set it is about.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
@@ -71,6 +71,18 @@ impl Calendar {
         shifts.chain(self.exceptions_at(clinic, ExceptionKind::ExtraHours).map(|e| e.span)).collect()
     }
 
+    /// Another template that has the provider at another clinic during one of the shifts of `template` on `days`, and when first.
+    pub fn clash(&self, template: &WeeklyTemplate, days: &Days) -> Option<(&WeeklyTemplate, Span)> {
+        let shifts: Spans = template.shifts(days).collect();
+        let elsewhere =
+            self.templates.iter().filter(|t| t.clinic_id != template.clinic_id && t.id != template.id);
+        let clashes = elsewhere.filter_map(|other| {
+            let both = shifts.intersect(&other.shifts(days).collect());
+            both.iter().next().map(|span| (other, span))
+        });
+        clashes.min_by_key(|(_, span)| span.start)
+    }
+
     /// Shifts and extra hours without time off: when the provider would work if the clinic were always open.
     pub fn own_on(&self, clinic: ClinicId, days: &Days) -> Spans {
         let off = self.exceptions_at(clinic, ExceptionKind::TimeOff).map(|e| e.span).collect();
@@ -106,7 +118,7 @@ impl Taken {
     }
 
     /// Those that occupy some time of `span`.
-    pub fn meeting(&self, span: Span) -> impl Iterator<Item = &Busy> {
+    pub fn meeting(&self, span: Span) -> impl Iterator<Item = &Busy> + Clone {
         let until = self.all.partition_point(|b| b.occupied.start < span.end);
         self.all[..until].iter().filter(move |b| b.occupied.end > span.start)
     }
@@ -399,6 +411,35 @@ impl Network {
     /// A provider at a clinic; `None` = never works there.
     pub fn post(&self, clinic: ClinicId, provider: ProviderId) -> Option<&Post> {
         self.posts.get(&(clinic, provider))
+    }
+
+    /// Who ever works anywhere; at several clinics, several times.
+    pub fn posts(&self) -> impl Iterator<Item = (ClinicId, &Post)> {
+        self.posts.iter().map(|((clinic, _), post)| (*clinic, post))
+    }
+
+    /// When a provider's working time differs between this state and another, over the days that are expanded here.
+    pub fn difference(&self, other: &Self, provider: ProviderId) -> Spans {
+        let clinics =
+            |network: &Self| network.member(provider).map(|m| m.calendar.clinics().collect::<BTreeSet<_>>());
+        let clinics = clinics(self).into_iter().chain(clinics(other)).flatten();
+        let differ = clinics.map(|clinic| {
+            let [here, there] = [self, other].map(|n| n.working_cells(clinic, provider));
+            here.zip(&there, |a, b| a ^ b).spans()
+        });
+        differ.fold(Spans::default(), |all, spans| all.union(&spans))
+    }
+
+    fn working_cells(&self, clinic: ClinicId, provider: ProviderId) -> Bits {
+        match (self.post(clinic, provider), self.site(clinic)) {
+            (Some(post), Some(site)) => post.own.zip(&site.usable, |own, usable| own & usable),
+            _ => Bits::over(self.range()),
+        }
+    }
+
+    /// The part of `span` that lies beyond what is expanded.
+    pub fn beyond(&self, span: Span) -> Span {
+        Span::new(span.start.max(self.range().end), span.end)
     }
 
     /// What is taken of a provider's time; `None` = nothing.

@@ -137,9 +137,46 @@ pub fn bookable(service: &ServiceType, zone: Tz, now: DateTime<Utc>) -> (Minute,
     (next + i64::from(service.minimum_notice_minutes), last)
 }
 
+/// All that a search finds: the starts in each word of each provider at each clinic that has any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts(BTreeMap<(i64, ClinicId, ProviderId), u64>);
+
+impl Starts {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|starts| starts.count_ones() as usize).sum()
+    }
+
+    /// The slots that are here and not in `other`, in order.
+    pub fn without(&self, other: &Self) -> Vec<Slot> {
+        let more = |(key, starts): (&(i64, ClinicId, ProviderId), &u64)| {
+            let starts = starts & !other.0.get(key).unwrap_or(&0);
+            let (word, clinic_id, provider_id) = *key;
+            bits::ones(starts).map(move |bit| Slot {
+                start: bits::minute_of(word, bit),
+                clinic_id,
+                provider_id,
+            })
+        };
+        let mut slots: Vec<Slot> = self.0.iter().flat_map(more).collect();
+        slots.sort_unstable();
+        slots
+    }
+}
+
 impl<'a> Search<'a> {
     /// Settles which clinics, rooms, providers and times a query is about.
     pub fn new(network: &'a Network, query: &Query, now: DateTime<Utc>) -> Result<Self, Unknown> {
+        Self::following(network, query, now, now)
+    }
+
+    /// The same for a query that was asked at another time and means the days that it meant then.
+    pub fn following(
+        network: &'a Network,
+        query: &Query,
+        asked: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Unknown> {
         let unknown = Unknown::ServiceType(query.service_type);
         let service = network.service_type(query.service_type).ok_or(unknown)?;
         let mut search =
@@ -158,7 +195,7 @@ impl<'a> Search<'a> {
         }
         let wanted: HashSet<ProviderId> = query.providers.iter().copied().collect();
         for site in sites.into_iter().filter(|s| !service.retired && !s.clinic.retired) {
-            let Some(mut plan) = Plan::new(network, service, site, query, now) else { continue };
+            let Some(mut plan) = Plan::new(network, service, site, query, [asked, now]) else { continue };
             let index = search.plans.len();
             let takes = |member: &Member| {
                 let provider = &member.provider;
@@ -241,14 +278,14 @@ impl<'a> Search<'a> {
         counts
     }
 
-    /// The free starts of every lane that has any, as words by number.
-    pub fn all_starts(&self) -> BTreeMap<(ClinicId, ProviderId), BTreeMap<i64, u64>> {
-        let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    /// Every free start.
+    pub fn starts(&self) -> Starts {
+        let mut all = Starts::default();
         let _ = self.windows(Minute::MIN, |window| {
             for w in 0..WINDOW {
                 for (lane, starts) in window.word(w).iter().enumerate().filter(|(_, starts)| **starts != 0) {
-                    let words = all.entry((self.clinic(lane), self.lanes[lane].provider_id)).or_default();
-                    words.insert(window.first + w as i64, *starts);
+                    let key = (window.first + w as i64, self.clinic(lane), self.lanes[lane].provider_id);
+                    all.0.insert(key, *starts);
                 }
             }
             ControlFlow::Continue(())
@@ -258,8 +295,7 @@ impl<'a> Search<'a> {
 
     /// The visit of a slot, and its clinic's zone.
     pub fn visit(&self, slot: Slot) -> (Span, Tz) {
-        let zone =
-            self.plans.iter().find(|p| p.site.clinic.id == slot.clinic_id).map(|p| p.site.clinic.time_zone);
+        let zone = self.network.site(slot.clinic_id).map(|site| site.clinic.time_zone);
         let end = slot.start + i64::from(self.service.duration_minutes);
         (Span::new(slot.start, end), zone.unwrap_or(Tz::UTC))
     }
@@ -366,11 +402,11 @@ impl<'a> Plan<'a> {
         service: &'a ServiceType,
         site: &'a Site,
         query: &Query,
-        now: DateTime<Utc>,
+        [asked, now]: [DateTime<Utc>; 2],
     ) -> Option<Self> {
         let zone = site.clinic.time_zone;
         let (earliest, horizon) = bookable(service, zone, now);
-        let first = query.first.unwrap_or_else(|| zone::date(zone, span::minute(now)));
+        let first = query.first.unwrap_or_else(|| zone::date(zone, span::minute(asked)));
         let last =
             query.last.unwrap_or_else(|| shift(first, DEFAULT_DAYS - 1)).min(shift(first, MAX_DAYS - 1));
         // Days that passed offer nothing and need not be looked at.
