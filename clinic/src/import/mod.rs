@@ -58,7 +58,7 @@ enum What {
     after_help = "Examples:\n  \
         export TOKEN=$(clinic token --role manager)\n  \
         clinic import ics holidays.ics --network --include-free    holidays close every clinic\n  \
-        clinic import ics works.ics --clinic ID --dry-run          show what would be closed, change nothing\n  \
+        clinic import ics works.ics --clinic ID --dry-run          show what would be closed\n  \
         clinic import ics busy.ics --provider ID --cause training  busy time becomes time off\n\n\
         Importing a file again adds only what is new. An event that moved is added at its new time; the entry at its old time \
         stays until it is removed (RemoveException, RemoveBlackout)."
@@ -193,8 +193,10 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// One line for each entry.
 fn show(plan: &Plan, options: &Options) {
-    for planned in &plan.planned {
-        println!("{:<51}  {}", in_words(planned.when, options.clock()), planned.name);
+    let times: Vec<_> = plan.planned.iter().map(|one| in_words(one.when, options.clock())).collect();
+    let width = times.iter().map(String::len).max().unwrap_or_default();
+    for (time, planned) in times.iter().zip(&plan.planned) {
+        println!("{time:<width$}  {}", planned.name);
     }
 }
 

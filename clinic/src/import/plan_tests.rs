@@ -264,3 +264,22 @@ fn work_is_bounded() {
     let none = plan(calendar("").as_bytes(), &year).unwrap_err();
     assert!(none.to_string().contains("no events"));
 }
+
+#[test]
+fn a_damaged_file_is_read_or_refused_and_never_breaks_the_program() {
+    /// Coprime to the length of most lines, so that every part of a line is hit.
+    const STEP: usize = 29;
+    let mut refused = 0;
+    for (text, target) in [(GOOGLE, PROVIDER), (OUTLOOK, PROVIDER), (HOLIDAYS, CLINIC)] {
+        let options = options(target, "2026-10-01", "2027-01-31");
+        for at in (0..text.len()).step_by(STEP) {
+            refused += usize::from(plan(&text.as_bytes()[..at], &options).is_err());
+            for byte in [b'9', b'-', b';', b'\n', 0xff] {
+                let mut damaged = text.as_bytes().to_vec();
+                damaged[at] = byte;
+                refused += usize::from(plan(&damaged, &options).is_err());
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}

@@ -3,7 +3,7 @@
 //! [`Rule`] expands days without a time zone, from the window asked for however old the rule is, and refuses what would explode.
 //! Files say a little more than templates may: an end as a date or a local time, the time of day a second time, a start long ago.
 
-use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, Timelike as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike as _, Utc};
 use scheduling::domain::rule::Rule;
 use scheduling::domain::shift;
 
@@ -73,7 +73,8 @@ impl Recurrence {
 
 impl Until {
     fn parse(text: &str) -> Result<Self, String> {
-        let day = |d: NaiveDate| Self::Wall(d.and_time(NaiveTime::MIN) + chrono::TimeDelta::days(1));
+        let day =
+            |d: NaiveDate| Self::Wall(d.and_time(NaiveTime::MIN) + TimeDelta::seconds(24 * 60 * 60 - 1));
         let parsed = match (text.strip_suffix(['Z', 'z']), text.len()) {
             (Some(utc), _) => wall(utc).map(|t| Self::Instant(t.and_utc())),
             (None, 8) => NaiveDate::parse_from_str(text, "%Y%m%d").ok().map(day),
@@ -139,7 +140,7 @@ mod tests {
         // 22:00 in New York is 03:00 of the next day in UTC.
         let reaches = |until: &str, day: &str| {
             let wall: NaiveDateTime = format!("{day}T22:00:00").parse().unwrap();
-            let utc = wall.and_utc() + chrono::TimeDelta::hours(5);
+            let utc = wall.and_utc() + TimeDelta::hours(5);
             let rule = rule(until);
             rule.days(wall.date(), wall.date()).next().is_some() && rule.reaches(wall, utc)
         };
@@ -147,6 +148,8 @@ mod tests {
             assert!(reaches(until, "2026-01-10") && !reaches(until, "2026-01-11"), "{until}");
         }
         assert!(!reaches("20260111T025959Z", "2026-01-10"));
+        let midnight: NaiveDateTime = "2026-01-11T00:00:00".parse().unwrap();
+        assert!(!rule("20260110").reaches(midnight, midnight.and_utc()), "a whole day after the last");
         assert!(!reaches("20260110T215959", "2026-01-10"));
         assert!(rule("99991231T235959Z").days(day("2099-01-01"), day("2099-01-01")).next().is_some());
     }

@@ -89,7 +89,7 @@ impl Service {
         let there = done.added + done.there;
         let explained = self.explained(&status);
         Err(explained.context(format!(
-            "line {}: {:?}, {}, was not added; {there} of {} are, and the same command goes on from there",
+            "line {}: {:?}, {}, was not added; {there} of {} are there, and the same command goes on with the rest",
             one.line,
             one.name,
             super::in_words(one.when, Tz::UTC),

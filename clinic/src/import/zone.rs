@@ -85,7 +85,7 @@ impl<'a> Zones<'a> {
     /// The clock of what names none.
     pub(super) fn floating(&self) -> anyhow::Result<Tz> {
         self.floating.context(
-            "its time names no time zone: say which one is meant, with --time-zone such as America/New_York, or with --clinic",
+            "its days or times name no time zone: say which one is meant, with --time-zone such as America/New_York, or with --clinic",
         )
     }
 
