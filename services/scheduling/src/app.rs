@@ -3,6 +3,7 @@
 
 pub mod calendar;
 pub mod catalog;
+pub mod link;
 
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
@@ -25,6 +26,8 @@ pub struct App {
     pub clock: Clock,
     /// The network in memory.
     pub mirror: Mirror,
+    /// Signs links to calendars.
+    pub signer: link::Signer,
 }
 
 /// Who asks for a change, and by which name for this attempt.

@@ -3,6 +3,7 @@
 pub mod calendar;
 pub mod catalog;
 pub mod check;
+pub mod link;
 pub mod network;
 #[cfg(test)]
 mod oracle_tests;
