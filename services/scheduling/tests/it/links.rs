@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use icalendar::{Calendar, Component as _, Event};
+use icalendar::{Calendar, Component as _, Event, EventLike as _};
 use kit::ids::{AppointmentId, ProviderId};
 use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentCancelled, AppointmentState};
 use proto::clinic::auth::v1::Role;
@@ -15,6 +15,7 @@ use proto::clinic::scheduling::v1::{
     CreateCalendarLinkRequest, DateSpan, ExceptionKind, ListCalendarLinksRequest, RevokeCalendarLinkRequest,
     blackout, calendar_link,
 };
+use proto::google::r#type::Interval;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Response, StatusCode};
 use tonic::Code;
@@ -137,6 +138,44 @@ async fn a_providers_link_shows_shifts_time_off_and_bookings_and_nothing_of_pati
     testkit::publish(&broker, "appointments", id, 3, &cancelled).await;
     suite.until("the slot comes back", &search, |found| found.slots.len() == 4).await;
     assert!(called(&events(&link.url).await, "Booked").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_night_is_whole_wherever_the_feed_begins_and_leave_from_two_clinics_is_one_event() {
+    let suite = Suite::start().await;
+    let world = suite.world().await;
+    let mut clinic = super::clinic("Night Ward");
+    let (open, close) = (kit::fields::time_of_day(20 * 60), kit::fields::time_of_day(8 * 60));
+    for hours in clinic.clinic.iter_mut().flat_map(|clinic| &mut clinic.opening_hours) {
+        (hours.open, hours.close) = (Some(open), Some(close));
+    }
+    let ward = suite.catalog().create_clinic(clinic).await.expect("a clinic").into_inner();
+    let mut nights = suite.template(&ward.id, &world.provider.id);
+    let template = nights.weekly_template.as_mut().expect("a template");
+    let first = (suite.day(0) - chrono::Days::new(9)).format("%Y%m%d");
+    template.rule = format!("DTSTART;TZID={}:{first}T220000\nRRULE:FREQ=DAILY", super::ZONE);
+    template.start_time = Some(kit::fields::time_of_day(22 * 60));
+    template.end_time = Some(kit::fields::time_of_day(6 * 60));
+    suite.calendar().put_weekly_template(nights).await.expect("nights");
+    let noon = |ahead| suite.day(ahead).and_hms_opt(12, 0, 0).map(|at| kit::fields::timestamp(at.and_utc()));
+    let off = CalendarException {
+        provider_id: world.provider.id.clone(),
+        kind: ExceptionKind::TimeOff.into(),
+        interval: Some(Interval { start_time: noon(20), end_time: noon(30) }),
+        ..Default::default()
+    };
+    let request = AddExceptionRequest { exception: Some(off), ..Default::default() };
+    suite.calendar().add_exception(request).await.expect("leave");
+
+    let found = events(&suite.link(provider(&world)).await.url).await;
+    let nights = called(&found, "Working at Night Ward");
+    assert!(nights.len() > 160, "yesterday to 180 days ahead without the leave: {}", nights.len());
+    for night in nights {
+        let at = |name| line(night, name)[26..].to_owned();
+        assert_eq!((at("DTSTART"), at("DTEND")), ("220000".into(), "060000".into()));
+        assert_eq!(night.get_location(), Some("Night Ward"), "its name, for it has no address");
+    }
+    assert_eq!(called(&found, "Off").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
