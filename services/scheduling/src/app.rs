@@ -3,6 +3,7 @@
 
 pub mod calendar;
 pub mod catalog;
+pub mod edit;
 pub mod link;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +14,7 @@ use kit::idempotency::{self, Attempt};
 use kit::ids::RequestId;
 use prost::Message;
 use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::mirror::{Mirror, View};
@@ -28,6 +30,8 @@ pub struct App {
     pub mirror: Mirror,
     /// Signs links to calendars.
     pub signer: link::Signer,
+    /// Ends streams.
+    pub stop: CancellationToken,
 }
 
 /// Who asks for a change, and by which name for this attempt.
@@ -69,7 +73,7 @@ impl App {
             Attempt::Fresh(mut fresh) => {
                 let answer = work(&mut fresh.tx).await?;
                 fresh.finish(&answer).await?;
-                self.mirror.caught_up(self.now()).await;
+                let _ = self.mirror.caught_up(self.now()).await;
                 Ok(answer)
             }
         }

@@ -1,5 +1,7 @@
 //! Values and rules of calendars and of free time. No I/O, no clock: instants are minutes, `now` is an argument.
 
+pub mod agenda;
+pub mod bits;
 pub mod calendar;
 pub mod catalog;
 pub mod check;

@@ -1,11 +1,16 @@
 //! What can go wrong here, beyond what can go wrong anywhere.
 
-use kit::ids::Id;
+use std::time::Duration;
+
+use kit::ids::{Id, WeeklyTemplateId};
 use kit::status::{Error as Common, Fault};
 use tonic::{Code, Status};
 
 use crate::DOMAIN;
 use crate::domain::search::Unknown;
+
+/// When a stream that a stopping server ended may be opened again.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// A refusal or a failure, as callers see it.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,54 @@ pub enum Error {
         kind: &'static str,
         /// The id.
         id: String,
+    },
+    /// Two templates would have the provider in two clinics at once.
+    #[error(
+        "template {} at {} and template {} at {} overlap, first on {first}: a provider is at one clinic at a time",
+        ids[0], clinics[0], ids[1], clinics[1]
+    )]
+    TemplatesOverlap {
+        /// The one that was put, and the other.
+        ids: [WeeklyTemplateId; 2],
+        /// Names of their clinics.
+        clinics: [String; 2],
+        /// The first time they share, on the clock of the first clinic.
+        first: String,
+    },
+    /// A search to watch finds too much.
+    #[error(
+        "the search finds {found} slots and at most {most} can be watched: ask for fewer days, clinics or providers"
+    )]
+    TooManySlots {
+        /// What it finds.
+        found: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// The caller, or all callers, watch too much already.
+    #[error("too many streams are open: end one first")]
+    TooManyStreams,
+    /// Nobody read what was told.
+    #[error("the stream was not read for too long: open it again")]
+    ReaderTooSlow,
+    /// The server stops.
+    #[error("the server stops: open the stream again")]
+    WatchEnded,
+    /// A calendar has more in it than one answer carries.
+    #[error("the calendar has {found} entries and an answer at most {most}: ask for fewer days")]
+    TooManyEntries {
+        /// What it has.
+        found: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// One more than a provider may have.
+    #[error(
+        "a provider has at most {most} weekly templates: delete one that is over, or say more in one rule"
+    )]
+    TooManyTemplates {
+        /// The bound.
+        most: usize,
     },
 }
 
@@ -49,6 +102,31 @@ impl From<Error> for Status {
             Error::Common(common) => common.into_status(DOMAIN),
             Error::Exists { reason, kind, id } => {
                 Fault::new(Code::AlreadyExists, reason, message).resource(kind, id).into_status(DOMAIN)
+            }
+            Error::TemplatesOverlap { ids: [put, other], clinics: [_, clinic], .. } => {
+                let subject = |id: WeeklyTemplateId| format!("WeeklyTemplate/{id}");
+                Fault::precondition("TEMPLATES_OVERLAP", message, subject(put))
+                    .and_rule("TEMPLATES_OVERLAP", subject(other), format!("is at {clinic} then"))
+                    .into_status(DOMAIN)
+            }
+            Error::TooManySlots { .. } => {
+                Fault::new(Code::ResourceExhausted, "TOO_MANY_SLOTS", message).into_status(DOMAIN)
+            }
+            Error::TooManyStreams => {
+                Fault::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", message).into_status(DOMAIN)
+            }
+            Error::ReaderTooSlow => {
+                Fault::new(Code::Unavailable, "READER_TOO_SLOW", message).into_status(DOMAIN)
+            }
+            Error::WatchEnded => {
+                let fault = Fault::new(Code::Unavailable, "WATCH_ENDED", message);
+                fault.retry_after(COME_BACK).into_status(DOMAIN)
+            }
+            Error::TooManyEntries { .. } => {
+                Fault::new(Code::ResourceExhausted, "TOO_MANY_ENTRIES", message).into_status(DOMAIN)
+            }
+            Error::TooManyTemplates { .. } => {
+                Fault::precondition("TOO_MANY_TEMPLATES", message, "WeeklyTemplate").into_status(DOMAIN)
             }
         }
     }

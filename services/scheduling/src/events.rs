@@ -121,40 +121,33 @@ pub async fn catalog_changed(
     outbox::put(tx, id, version, &event).await
 }
 
-/// What a change did to calendars.
-#[derive(Clone, Debug)]
+/// What changed calendars.
+#[derive(Clone, Copy, Debug)]
 pub struct CalendarChange {
     /// The one clinic concerned; `None` = every clinic.
     pub clinic: Option<ClinicId>,
-    /// When free time may differ; no end = from the start on.
-    pub affected: Vec<(Minute, Option<Minute>)>,
     /// What kind of change.
     pub cause: wire::CalendarChangeCause,
     /// What changed.
     pub source: Uuid,
 }
 
-/// Tells each provider's new calendar version.
-pub async fn calendars_changed(
+/// Tells a provider's new calendar version, and when its free time may differ; an end at [`Minute::MAX`] is none.
+pub async fn calendar_changed(
     tx: &mut PgConnection,
-    raised: &[(ProviderId, i64)],
-    change: &CalendarChange,
+    (provider, version): (ProviderId, i64),
+    change: CalendarChange,
+    affected: &Spans,
 ) -> sqlx::Result<()> {
-    let affected: Spans =
-        change.affected.iter().map(|(start, end)| Span::new(*start, end.unwrap_or(Minute::MAX))).collect();
-    let affected: Vec<_> = affected.iter().map(interval).collect();
-    for (provider, version) in raised {
-        let event = wire::CalendarChanged {
-            provider_id: provider.to_string(),
-            version: *version,
-            clinic_id: change.clinic.map(|id| id.to_string()).unwrap_or_default(),
-            affected: affected.clone(),
-            cause: change.cause.into(),
-            source_id: change.source.to_string(),
-        };
-        outbox::put(&mut *tx, *provider, *version, &event).await?;
-    }
-    Ok(())
+    let event = wire::CalendarChanged {
+        provider_id: provider.to_string(),
+        version,
+        clinic_id: change.clinic.map(|id| id.to_string()).unwrap_or_default(),
+        affected: affected.iter().map(interval).collect(),
+        cause: change.cause.into(),
+        source_id: change.source.to_string(),
+    };
+    outbox::put(tx, provider, version, &event).await
 }
 
 /// An end that never comes is left unset.

@@ -5,6 +5,7 @@ mod calendar;
 mod catalog;
 mod decode;
 pub(crate) mod encode;
+mod watch;
 
 use kit::fields::Fields;
 use kit::page::Page;
@@ -21,7 +22,17 @@ pub(crate) struct Catalog(pub(crate) App);
 /// CalendarService.
 pub(crate) struct Calendar(pub(crate) App);
 /// AvailabilityService.
-pub(crate) struct Availability(pub(crate) App);
+pub(crate) struct Availability {
+    app: App,
+    seats: watch::Seats,
+}
+
+impl Availability {
+    /// The service, with nobody watching.
+    pub(crate) fn new(app: App) -> Self {
+        Self { app, seats: watch::Seats::default() }
+    }
+}
 
 /// Who asks for the change, with the request's name for this attempt.
 fn attribute<T>(

@@ -59,13 +59,13 @@ pub async fn run(
         return Ok(());
     };
     let mirror = follower.mirror();
-    platform.spawn(follower.run(stop));
+    platform.spawn(follower.run(stop.clone()));
     let appointments = Subscription { context: "appointments", consumer: NAME, subjects: events::followed() };
     platform.follow(appointments, Arc::new(events::BusyTime { mirror: mirror.clone() }));
     let signer = app::link::Signer::new(config.public_url);
-    let app = app::App { db: platform.db.clone(), clock, mirror, signer };
+    let app = app::App { db: platform.db.clone(), clock, mirror, signer, stop };
     let routes = Routes::new(CatalogServiceServer::new(grpc::Catalog(app.clone())))
         .add_service(CalendarServiceServer::new(grpc::Calendar(app.clone())))
-        .add_service(AvailabilityServiceServer::new(grpc::Availability(app.clone())));
+        .add_service(AvailabilityServiceServer::new(grpc::Availability::new(app.clone())));
     platform.serve(listener, routes, feed::router(app)).await
 }

@@ -6,7 +6,10 @@ pub mod catalog;
 pub mod link;
 mod versions;
 
-pub use versions::{Counters, Raised, counters, lock_catalog, raise_calendars, raise_catalog};
+pub use versions::{
+    Counters, calendar_versions, counters, lock_calendar, lock_catalog, raise_calendars, raise_catalog,
+    share_catalog,
+};
 
 use chrono::{DateTime, Utc};
 

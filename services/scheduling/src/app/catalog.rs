@@ -1,161 +1,158 @@
 //! Creating and changing what can be booked.
 
-use chrono::{DateTime, Utc};
-use kit::ids::{ClinicId, ServiceTypeId};
+use kit::ids::ServiceTypeId;
 use proto::clinic::scheduling::v1 as wire;
 use proto::clinic::scheduling::v1::CalendarChangeCause as Cause;
 use proto::clinic::scheduling::v1::catalog_changed::Resource;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
+use super::App;
+use super::edit::Edit;
 use crate::domain::catalog::{Clinic, Provider, Room, ServiceType};
-use crate::domain::span::minute;
+use crate::domain::span::{Minute, Span};
 use crate::error::{Error, exists, not_found};
-use crate::events::{self, CalendarChange};
+use crate::events::{CalendarChange, catalog_changed};
 use crate::grpc::encode;
-use crate::store::{self, Raised};
+use crate::store;
 
 /// Opens a clinic.
-pub async fn create_clinic(tx: &mut PgConnection, clinic: &Clinic) -> Result<wire::Clinic, Error> {
-    store::raise_catalog(tx).await?;
-    store::catalog::insert_clinic(tx, clinic).await.map_err(exists(clinic.id, "CLINIC_EXISTS"))?;
-    let answer = encode::clinic(clinic);
-    events::catalog_changed(tx, clinic.id.uuid(), clinic.version, Resource::Clinic(answer.clone())).await?;
+pub async fn create_clinic(app: &App, tx: &mut PgConnection, clinic: &Clinic) -> Result<wire::Clinic, Error> {
+    let edit = Edit::shared(app, tx).await?;
+    store::catalog::insert_clinic(edit.tx, clinic).await.map_err(exists(clinic.id, "CLINIC_EXISTS"))?;
+    let answer = tell_clinic(edit.tx, clinic).await?;
+    edit.tell_nobody().await?;
     Ok(answer)
 }
 
-/// Replaces a clinic; `before` was read under the catalog's lock.
-pub async fn update_clinic(
-    tx: &mut PgConnection,
-    before: &Clinic,
-    clinic: &Clinic,
-    now: DateTime<Utc>,
-) -> Result<wire::Clinic, Error> {
-    store::catalog::update_clinic(tx, clinic).await?;
-    let answer = encode::clinic(clinic);
-    events::catalog_changed(tx, clinic.id.uuid(), clinic.version, Resource::Clinic(answer.clone())).await?;
-    if (&before.opening_hours, before.retired) != (&clinic.opening_hours, clinic.retired) {
-        let change = from_now(Some(clinic.id), Cause::Clinic, clinic.id.uuid(), now);
-        raise(tx, Raised::At(clinic.id), &change).await?;
+/// Replaces a clinic.
+pub async fn update_clinic(edit: Edit<'_>, before: &Clinic, clinic: &Clinic) -> Result<wire::Clinic, Error> {
+    store::catalog::update_clinic(edit.tx, clinic).await?;
+    let answer = tell_clinic(edit.tx, clinic).await?;
+    let change = CalendarChange { clinic: Some(clinic.id), cause: Cause::Clinic, source: clinic.id.uuid() };
+    if before.retired != clinic.retired {
+        edit.tell_all(change, |at, _| at == clinic.id).await?;
+    } else {
+        let ever = Span::new(Minute::MIN, Minute::MAX);
+        let reach = if before.opening_hours == clinic.opening_hours { vec![] } else { vec![ever] };
+        edit.tell_hours(change, &reach).await?;
     }
     Ok(answer)
 }
 
+async fn tell_clinic(tx: &mut PgConnection, clinic: &Clinic) -> Result<wire::Clinic, Error> {
+    let answer = encode::clinic(clinic);
+    catalog_changed(tx, clinic.id.uuid(), clinic.version, Resource::Clinic(answer.clone())).await?;
+    Ok(answer)
+}
+
 /// Adds a room.
-pub async fn create_room(
-    tx: &mut PgConnection,
-    room: &Room,
-    now: DateTime<Utc>,
-) -> Result<wire::Room, Error> {
-    store::raise_catalog(tx).await?;
-    store::catalog::clinic(&mut *tx, room.clinic_id).await?.ok_or_else(|| not_found(room.clinic_id))?;
-    store::catalog::insert_room(tx, room).await.map_err(exists(room.id, "ROOM_EXISTS"))?;
-    tell_room(tx, room, now).await
+pub async fn create_room(app: &App, tx: &mut PgConnection, room: &Room) -> Result<wire::Room, Error> {
+    let edit = Edit::shared(app, tx).await?;
+    edit.know(Some(room.clinic_id))?;
+    store::catalog::insert_room(edit.tx, room).await.map_err(exists(room.id, "ROOM_EXISTS"))?;
+    tell_room(edit, None, room).await
 }
 
 /// Replaces a room.
-pub async fn update_room(
-    tx: &mut PgConnection,
-    room: &Room,
-    now: DateTime<Utc>,
-) -> Result<wire::Room, Error> {
-    store::catalog::update_room(tx, room).await?;
-    tell_room(tx, room, now).await
+pub async fn update_room(edit: Edit<'_>, before: &Room, room: &Room) -> Result<wire::Room, Error> {
+    store::catalog::update_room(edit.tx, room).await?;
+    tell_room(edit, Some(before), room).await
 }
 
-async fn tell_room(tx: &mut PgConnection, room: &Room, now: DateTime<Utc>) -> Result<wire::Room, Error> {
+async fn tell_room(edit: Edit<'_>, before: Option<&Room>, room: &Room) -> Result<wire::Room, Error> {
     let answer = encode::room(room);
-    events::catalog_changed(tx, room.id.uuid(), room.version, Resource::Room(answer.clone())).await?;
-    let change = from_now(Some(room.clinic_id), Cause::Room, room.id.uuid(), now);
-    raise(tx, Raised::At(room.clinic_id), &change).await?;
+    catalog_changed(edit.tx, room.id.uuid(), room.version, Resource::Room(answer.clone())).await?;
+    if before.is_some_and(|b| (&b.features, b.retired) == (&room.features, room.retired)) {
+        edit.tell_nobody().await?;
+    } else {
+        let clinic = room.clinic_id;
+        let change = CalendarChange { clinic: Some(clinic), cause: Cause::Room, source: room.id.uuid() };
+        edit.tell_all(change, |at, _| at == clinic).await?;
+    }
     Ok(answer)
 }
 
 /// Adds a provider, with an empty calendar of version 1.
 pub async fn create_provider(
+    app: &App,
     tx: &mut PgConnection,
     provider: &Provider,
-    now: DateTime<Utc>,
 ) -> Result<wire::Provider, Error> {
-    store::raise_catalog(tx).await?;
-    know_service_types(tx, &provider.service_type_ids).await?;
-    store::catalog::insert_provider(tx, provider).await.map_err(exists(provider.id, "PROVIDER_EXISTS"))?;
-    tell_provider(tx, provider).await?;
-    let change = from_now(None, Cause::Provider, provider.id.uuid(), now);
-    events::calendars_changed(tx, &[(provider.id, provider.calendar_version)], &change).await?;
+    let edit = Edit::shared(app, tx).await?;
+    know_service_types(&edit, &provider.service_type_ids)?;
+    let inserted = store::catalog::insert_provider(edit.tx, provider).await;
+    inserted.map_err(exists(provider.id, "PROVIDER_EXISTS"))?;
+    tell_provider(edit.tx, provider).await?;
+    edit.tell_new(provider.id, provider.calendar_version, changed(provider)).await?;
     Ok(encode::provider(provider))
 }
 
-/// Replaces a provider; `before` was read under the catalog's lock.
+/// Replaces a provider.
 pub async fn update_provider(
-    tx: &mut PgConnection,
+    edit: Edit<'_>,
     before: &Provider,
     mut provider: Provider,
-    now: DateTime<Utc>,
 ) -> Result<wire::Provider, Error> {
-    know_service_types(tx, &provider.service_type_ids).await?;
-    store::catalog::update_provider(tx, &provider).await?;
-    tell_provider(tx, &provider).await?;
-    if (&before.service_type_ids, before.retired) != (&provider.service_type_ids, provider.retired) {
-        let change = from_now(None, Cause::Provider, provider.id.uuid(), now);
-        let raised = raise(tx, Raised::One(provider.id), &change).await?;
-        provider.calendar_version = raised.first().map_or(provider.calendar_version, |(_, version)| *version);
+    know_service_types(&edit, &provider.service_type_ids)?;
+    store::catalog::update_provider(edit.tx, &provider).await?;
+    tell_provider(edit.tx, &provider).await?;
+    if (&before.service_type_ids, before.retired) == (&provider.service_type_ids, provider.retired) {
+        edit.tell_nobody().await?;
+    } else {
+        provider.calendar_version += 1;
+        edit.tell_one(provider.id, changed(&provider)).await?;
     }
     Ok(encode::provider(&provider))
 }
 
-async fn tell_provider(tx: &mut PgConnection, provider: &Provider) -> Result<(), Error> {
-    let told = wire::Provider { calendar_version: 0, ..encode::provider(provider) };
-    Ok(events::catalog_changed(tx, provider.id.uuid(), provider.version, Resource::Provider(told)).await?)
+fn changed(provider: &Provider) -> CalendarChange {
+    CalendarChange { clinic: None, cause: Cause::Provider, source: provider.id.uuid() }
 }
 
-async fn know_service_types(tx: &mut PgConnection, ids: &[ServiceTypeId]) -> Result<(), Error> {
-    let missing = store::catalog::missing_service_type(tx, ids).await?;
-    missing.map_or(Ok(()), |id| Err(not_found(id)))
+async fn tell_provider(tx: &mut PgConnection, provider: &Provider) -> Result<(), Error> {
+    let told = wire::Provider { calendar_version: 0, ..encode::provider(provider) };
+    Ok(catalog_changed(tx, provider.id.uuid(), provider.version, Resource::Provider(told)).await?)
+}
+
+fn know_service_types(edit: &Edit<'_>, ids: &[ServiceTypeId]) -> Result<(), Error> {
+    let missing = ids.iter().find(|id| edit.network().service_type(**id).is_none());
+    missing.map_or(Ok(()), |id| Err(not_found(*id)))
 }
 
 /// Adds a service type.
 pub async fn create_service_type(
+    app: &App,
     tx: &mut PgConnection,
     service: &ServiceType,
 ) -> Result<wire::ServiceType, Error> {
-    store::raise_catalog(tx).await?;
-    let inserted = store::catalog::insert_service_type(tx, service).await;
+    let edit = Edit::shared(app, tx).await?;
+    let inserted = store::catalog::insert_service_type(edit.tx, service).await;
     inserted.map_err(exists(service.id, "SERVICE_TYPE_EXISTS"))?;
-    tell_service_type(tx, service).await
+    let answer = tell_service_type(edit.tx, service).await?;
+    edit.tell_nobody().await?;
+    Ok(answer)
 }
 
 /// Replaces a service type.
 pub async fn update_service_type(
-    tx: &mut PgConnection,
+    edit: Edit<'_>,
+    before: &ServiceType,
     service: &ServiceType,
-    now: DateTime<Utc>,
 ) -> Result<wire::ServiceType, Error> {
-    store::catalog::update_service_type(tx, service).await?;
-    let change = from_now(None, Cause::ServiceType, service.id.uuid(), now);
-    raise(tx, Raised::Offering(service.id), &change).await?;
-    tell_service_type(tx, service).await
+    store::catalog::update_service_type(edit.tx, service).await?;
+    let answer = tell_service_type(edit.tx, service).await?;
+    if service.offers_the_same_time_as(before) {
+        edit.tell_nobody().await?;
+    } else {
+        let (id, source) = (service.id, service.id.uuid());
+        let change = CalendarChange { clinic: None, cause: Cause::ServiceType, source };
+        edit.tell_all(change, |_, post| post.member.provider.offers(id)).await?;
+    }
+    Ok(answer)
 }
 
 async fn tell_service_type(tx: &mut PgConnection, service: &ServiceType) -> Result<wire::ServiceType, Error> {
     let answer = encode::service_type(service);
-    events::catalog_changed(tx, service.id.uuid(), service.version, Resource::ServiceType(answer.clone()))
-        .await?;
+    catalog_changed(tx, service.id.uuid(), service.version, Resource::ServiceType(answer.clone())).await?;
     Ok(answer)
-}
-
-/// A change whose end is open.
-fn from_now(clinic: Option<ClinicId>, cause: Cause, source: Uuid, now: DateTime<Utc>) -> CalendarChange {
-    CalendarChange { clinic, affected: vec![(minute(now), None)], cause, source }
-}
-
-/// Raises calendar versions and tells them.
-pub(super) async fn raise(
-    tx: &mut PgConnection,
-    whose: Raised,
-    change: &CalendarChange,
-) -> Result<Vec<(kit::ids::ProviderId, i64)>, Error> {
-    let raised = store::raise_calendars(tx, whose).await?;
-    events::calendars_changed(tx, &raised, change).await?;
-    Ok(raised)
 }

@@ -48,12 +48,12 @@ impl WeeklyTemplate {
         self.rule.days(from, to).map(move |date| shift_on(zone, date, self.start_minute, self.end_minute))
     }
 
-    /// All the time in which it could matter, from `now` on; no end = it runs on.
-    pub fn reach(&self, now: Minute) -> (Minute, Option<Minute>) {
+    /// From its first shift to its last; an end at [`Minute::MAX`] is none.
+    pub fn reach(&self) -> Span {
         let zone = self.rule.zone();
+        let on = |date| shift_on(zone, date, self.start_minute, self.end_minute);
         let last = [self.last_date, self.rule.last()].into_iter().flatten().min();
-        let end = last.map(|date| shift_on(zone, date, self.start_minute, self.end_minute).end.max(now));
-        (zone::at(zone, self.first(), self.start_minute).max(now), end)
+        Span::new(on(self.first()).start, last.map_or(Minute::MAX, |date| on(date).end))
     }
 
     fn first(&self) -> NaiveDate {

@@ -155,6 +155,19 @@ pub struct ServiceType {
 }
 
 impl ServiceType {
+    /// Whether every slot of the one is a slot of the other.
+    pub fn offers_the_same_time_as(&self, other: &Self) -> bool {
+        let time = |s: &Self| {
+            (
+                [s.duration_minutes, s.buffer_before_minutes, s.buffer_after_minutes, s.step_minutes],
+                [s.minimum_notice_minutes, s.booking_horizon_days],
+                s.room_features.clone(),
+                s.retired,
+            )
+        };
+        time(self) == time(other)
+    }
+
     /// Minutes from one start on offer to the next.
     pub fn step(&self) -> i64 {
         i64::from(if self.step_minutes == 0 { self.duration_minutes } else { self.step_minutes })

@@ -1,4 +1,4 @@
-//! Judging one start for a booking: every rule that blocks it, who can take it, and in which rooms.
+//! Judging one start: every rule that blocks it, in words; for a booking also who can take it, and in which rooms.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::calendar::ExceptionKind;
 use super::catalog::ServiceType;
-use super::network::{Member, Network, Site};
+use super::network::{Member, Network, Post, Site};
 use super::search::{self, Unknown};
 use super::span::{Minute, Span, Spans};
-use super::{shift, zone};
+use super::{Days, shift, zone};
 
-/// Providers named at most when any would do.
+/// Providers named at most when any would do, and judged one by one when none fits.
 const MAX_PROVIDERS: usize = 20;
 
 /// The start to judge.
@@ -41,12 +41,12 @@ pub struct Block {
     /// Which.
     pub code: BlockCode,
     /// The same for staff.
-    pub message: &'static str,
+    pub message: String,
     /// The front desk may book regardless.
     pub overridable: bool,
     /// The part of the visit concerned.
     pub span: Option<Span>,
-    /// Exception or blackout at fault.
+    /// Exception, blackout or appointment at fault.
     pub source: Option<Uuid>,
 }
 
@@ -89,22 +89,25 @@ pub fn check(network: &Network, question: &Question, now: DateTime<Utc>) -> Resu
             providers.push(member);
         }
         None => {
-            let candidates = network.members().filter(|m| case.is_candidate(m));
-            let judged: Vec<_> = candidates.map(|m| (m, case.blocks_of(m))).collect();
-            let mut fit: Vec<_> = judged.iter().filter(|(_, blocks)| blocks.is_empty()).collect();
-            if fit.is_empty() {
-                blocks.extend(judged.iter().flat_map(|(_, blocks)| blocks.clone()));
-                if judged.is_empty() {
-                    blocks.push(case.outside_schedule());
-                }
-                fit = judged.iter().filter(|(_, blocks)| passes(blocks)).collect();
+            let mut candidates: Vec<&Post> = case.candidates().collect();
+            if candidates.iter().any(|post| post.own.covers(case.visit)) {
+                candidates.retain(|post| post.own.covers(case.visit));
             }
             let day = zone::whole_days(case.zone(), &(case.date..=case.date));
-            fit.sort_by_cached_key(|(m, _)| (m.busy_minutes(day), m.provider.id));
-            providers.extend(fit.into_iter().map(|(m, _)| m).take(MAX_PROVIDERS));
+            let id = |post: &Post| post.member.provider.id;
+            candidates.sort_by_cached_key(|post| (network.busy_minutes(id(post), day), id(post)));
+            let candidates = candidates.into_iter().map(|post| post.member.as_ref()).take(MAX_PROVIDERS);
+            let judged: Vec<_> = candidates.map(|m| (m, case.blocks_of(m))).collect();
+            if judged.is_empty() {
+                blocks.push(case.outside_schedule(case.visit));
+            }
+            if !judged.iter().any(|(_, blocks)| blocks.is_empty()) {
+                blocks.extend(judged.iter().flat_map(|(_, blocks)| blocks.clone()));
+            }
+            providers.extend(judged.iter().filter(|(_, blocks)| passes(blocks)).map(|(m, _)| *m));
         }
     }
-    blocks.sort_by_key(|b| (b.code, b.span.map(|s| s.start), b.source));
+    sort(&mut blocks);
     if question.provider.is_none() {
         blocks.dedup_by_key(|b| b.code);
     }
@@ -117,7 +120,7 @@ pub fn check(network: &Network, question: &Question, now: DateTime<Utc>) -> Resu
         ok,
         blocks,
         providers: providers.iter().map(|m| (m.provider.id, m.calendar.version)).collect(),
-        rooms: if ok { case.rooms(network) } else { vec![] },
+        rooms: if ok { case.rooms() } else { vec![] },
         visit: case.visit,
         occupied: case.occupied,
         date: case.date,
@@ -127,8 +130,41 @@ pub fn check(network: &Network, question: &Question, now: DateTime<Utc>) -> Resu
     })
 }
 
+/// Why one provider cannot be had at one start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// By code; empty = a search offers it.
+    pub blocks: Vec<Block>,
+    /// The clinic's zone.
+    pub time_zone: Tz,
+    /// The provider's calendar version.
+    pub calendar_version: i64,
+}
+
+/// Every rule that keeps `provider` from the start of `question`, busy time and rooms included.
+pub fn explain(
+    network: &Network,
+    question: &Question,
+    provider: ProviderId,
+    now: DateTime<Utc>,
+) -> Result<Explanation, Unknown> {
+    let case = Case::new(network, question, now)?;
+    let member = network.member(provider).ok_or(Unknown::Provider(provider))?;
+    let mut blocks = case.blocks();
+    blocks.extend(case.blocks_of(member));
+    blocks.extend(case.taken(provider));
+    blocks.extend(case.crowded());
+    sort(&mut blocks);
+    Ok(Explanation { blocks, time_zone: case.zone(), calendar_version: member.calendar.version })
+}
+
+fn sort(blocks: &mut [Block]) {
+    blocks.sort_by_key(|b| (b.code, b.span.map(|s| s.start), b.source));
+}
+
 /// A question with everything it names looked up.
 struct Case<'a> {
+    network: &'a Network,
     question: &'a Question,
     now: DateTime<Utc>,
     service: &'a ServiceType,
@@ -149,6 +185,7 @@ impl<'a> Case<'a> {
         let end = question.standing_end.unwrap_or(question.start + i64::from(service.duration_minutes));
         let visit = Span::new(question.start, end);
         Ok(Self {
+            network,
             question,
             now,
             service,
@@ -164,26 +201,36 @@ impl<'a> Case<'a> {
         self.site.clinic.time_zone
     }
 
-    /// Whether the provider could be meant when any would do.
-    fn is_candidate(&self, member: &Member) -> bool {
-        let clinic = self.site.clinic.id;
-        !member.provider.retired
-            && member.provider.offers(self.service.id)
-            && member.clinics().any(|c| c == clinic)
+    /// The days that the visit may reach into.
+    fn days(&self) -> Days {
+        self.date..=shift(self.date, 1)
+    }
+
+    /// A span on the clinic's clock.
+    fn clock(&self, span: Span) -> String {
+        zone::clock(self.zone(), span)
+    }
+
+    /// Who could be meant when any would do.
+    fn candidates(&self) -> impl Iterator<Item = &'a Post> {
+        let service = self.service.id;
+        let posts = self.network.posts_at(self.site.clinic.id).map(|(_, post)| post);
+        posts.filter(move |p| !p.member.provider.retired && p.member.provider.offers(service))
     }
 
     /// What speaks against it whoever the provider is.
     fn blocks(&self) -> Vec<Block> {
         let mut blocks = vec![];
-        let days = self.date..=shift(self.date, 1);
-        if let Some(part) = self.uncovered(&self.site.clinic.open(&days)) {
-            blocks.push(timed(BlockCode::ClinicClosed, "The clinic is closed then.", part, None));
+        if let Some(part) = self.uncovered(&self.site.clinic.open(&self.days())) {
+            let message = format!("{} is closed {}.", self.site.clinic.name, self.clock(part));
+            blocks.push(timed(BlockCode::ClinicClosed, message, part, None));
         }
         for blackout in &self.site.blackouts {
-            let part = blackout.at(self.zone()).overlap(self.visit);
+            let whole = blackout.at(self.zone());
+            let part = whole.overlap(self.visit);
             if !part.is_empty() {
-                let source = blackout.id.uuid();
-                blocks.push(timed(BlockCode::Blackout, "A blackout covers that time.", part, Some(source)));
+                let message = format!("{}: no visits {}.", blackout.name, self.clock(whole));
+                blocks.push(timed(BlockCode::Blackout, message, part, Some(blackout.id.uuid())));
             }
         }
         if self.question.standing_end.is_none() {
@@ -195,29 +242,34 @@ impl<'a> Case<'a> {
     /// What only a new visit must obey.
     fn rules(&self, blocks: &mut Vec<Block>) {
         let start = self.visit.start;
-        let (earliest, horizon) = search::bookable(self.service, self.zone(), self.now);
-        let off_step = zone::minute_of_day(self.zone(), start) % self.service.step() != 0;
-        let closed =
-            self.site.clinic.retired || self.service.retired || self.asked_room().is_some_and(|r| r.retired);
-        for (applies, code, message, overridable) in [
-            (
-                closed,
-                BlockCode::Retired,
-                "The clinic, the room or the service type takes no new bookings.",
-                false,
-            ),
-            (off_step, BlockCode::OffStep, "Visits of this type do not start at that minute.", true),
-            (
-                start < earliest,
-                BlockCode::TooSoon,
-                "The start is nearer than the minimum notice, or passed.",
-                true,
-            ),
-            (self.date > horizon, BlockCode::TooFar, "The start is beyond the booking horizon.", true),
-        ] {
-            if applies {
-                blocks.push(Block { code, message, overridable, span: None, source: None });
-            }
+        let service = self.service;
+        let (earliest, horizon) = search::bookable(service, self.zone(), self.now);
+        let retired = [
+            (self.site.clinic.retired, "The clinic takes no new bookings."),
+            (service.retired, "The service type takes no new bookings."),
+            (self.asked_room().is_some_and(|r| r.retired), "The room takes no new bookings."),
+        ];
+        for (_, message) in retired.iter().filter(|(retired, _)| *retired) {
+            blocks.push(plain(BlockCode::Retired, (*message).to_owned(), false));
+        }
+        if zone::minute_of_day(self.zone(), start) % service.step() != 0 {
+            let message = format!("{} starts every {} minutes from midnight.", service.name, service.step());
+            blocks.push(plain(BlockCode::OffStep, message, true));
+        }
+        if start < earliest {
+            let message = format!(
+                "{} is booked {} minutes ahead at least; the first start now is {}.",
+                service.name,
+                service.minimum_notice_minutes,
+                zone::rfc3339(self.zone(), earliest)
+            );
+            blocks.push(plain(BlockCode::TooSoon, message, true));
+        }
+        if self.date > horizon {
+            let days = service.booking_horizon_days;
+            let message =
+                format!("{} is booked at most {days} days ahead, now until {horizon}.", service.name);
+            blocks.push(plain(BlockCode::TooFar, message, true));
         }
         blocks.extend(self.room_block());
     }
@@ -228,56 +280,81 @@ impl<'a> Case<'a> {
     }
 
     fn room_block(&self) -> Option<Block> {
+        let needed = self.service.room_features.join(", ");
         let (message, overridable) = match (self.question.room, self.asked_room()) {
-            (Some(_), None) => ("The room is in another clinic.", false),
+            (Some(_), None) => ("The room is in another clinic.".to_owned(), false),
             (Some(_), Some(room)) if room.retired || room.suits(self.service) => return None,
-            (Some(_), Some(_)) => ("The room lacks what the service type needs.", true),
+            (Some(_), Some(room)) => (format!("Room {} lacks some of: {needed}.", room.name), true),
             (None, _) if self.site.rooms_for(self.service).next().is_some() => return None,
-            (None, _) => ("No room of the clinic has what the service type needs.", false),
+            (None, _) if needed.is_empty() => {
+                (format!("{} has no room in use.", self.site.clinic.name), false)
+            }
+            (None, _) => (format!("No room of {} has all of: {needed}.", self.site.clinic.name), false),
         };
-        Some(Block { code: BlockCode::NoSuitableRoom, message, overridable, span: None, source: None })
+        Some(plain(BlockCode::NoSuitableRoom, message, overridable))
     }
 
     /// What speaks against this provider.
     fn blocks_of(&self, member: &Member) -> Vec<Block> {
         let clinic = self.site.clinic.id;
+        let provider = &member.provider;
         let mut blocks = vec![];
-        let scheduled = member.scheduled_on(clinic, &(self.date..=shift(self.date, 1)));
-        if let Some(part) = self.uncovered(&scheduled) {
-            blocks.push(Block { span: Some(part), ..self.outside_schedule() });
+        // Worked out from the rules only when the expanded time says that something is wrong, or does not reach so far.
+        if !self.network.post(clinic, provider.id).is_some_and(|post| post.own.covers(self.visit)) {
+            let scheduled = member.calendar.scheduled_on(clinic, &self.days());
+            blocks.extend(self.uncovered(&scheduled).map(|part| self.outside_schedule(part)));
         }
-        for off in member.exceptions(clinic, ExceptionKind::TimeOff) {
+        for off in member.calendar.exceptions_at(clinic, ExceptionKind::TimeOff) {
             let part = off.span.overlap(self.visit);
             if !part.is_empty() {
-                let source = off.id.uuid();
-                blocks.push(timed(BlockCode::TimeOff, "The provider is off then.", part, Some(source)));
+                let message = format!("{} is off {}.", provider.name, self.clock(off.span));
+                blocks.push(timed(BlockCode::TimeOff, message, part, Some(off.id.uuid())));
             }
         }
         if self.question.standing_end.is_none() {
-            for (applies, code, message, overridable) in [
-                (member.provider.retired, BlockCode::Retired, "The provider takes no new bookings.", false),
-                (
-                    !member.provider.offers(self.service.id),
-                    BlockCode::ServiceNotOffered,
-                    "The provider does not offer this service type.",
-                    true,
-                ),
-            ] {
-                if applies {
-                    blocks.push(Block { code, message, overridable, span: None, source: None });
-                }
+            if provider.retired {
+                let message = format!("{} takes no new bookings.", provider.name);
+                blocks.push(plain(BlockCode::Retired, message, false));
+            }
+            if !provider.offers(self.service.id) {
+                let message = format!("{} does not offer {}.", provider.name, self.service.name);
+                blocks.push(plain(BlockCode::ServiceNotOffered, message, true));
             }
         }
         blocks
     }
 
-    fn outside_schedule(&self) -> Block {
-        timed(
-            BlockCode::OutsideSchedule,
-            "No shift of the provider at the clinic covers the visit.",
-            self.visit,
-            None,
-        )
+    /// The provider's time that is taken already.
+    fn taken(&self, provider: ProviderId) -> Vec<Block> {
+        let taken = self.network.taken(provider).into_iter().flat_map(|taken| taken.meeting(self.occupied));
+        taken
+            .map(|busy| Block {
+                overridable: false,
+                ..timed(
+                    BlockCode::Busy,
+                    format!("Held or booked, with buffers, {}.", self.clock(busy.occupied)),
+                    busy.occupied.overlap(self.occupied),
+                    Some(busy.appointment_id.uuid()),
+                )
+            })
+            .collect()
+    }
+
+    /// All rooms that would do are taken.
+    fn crowded(&self) -> Option<Block> {
+        let mut rooms = self.site.rooms_for(self.service).peekable();
+        rooms.peek()?;
+        let taken = rooms.all(|room| self.network.room_is_taken(room.id, self.visit));
+        let message = || format!("No suitable room is free all of {}.", self.clock(self.visit));
+        taken.then(|| Block {
+            overridable: false,
+            ..timed(BlockCode::NoRoomFree, message(), self.visit, None)
+        })
+    }
+
+    fn outside_schedule(&self, part: Span) -> Block {
+        let message = format!("No shift at {} covers {}.", self.site.clinic.name, self.clock(part));
+        timed(BlockCode::OutsideSchedule, message, part, None)
     }
 
     /// From the first to the last minute of the visit that `spans` lacks.
@@ -288,19 +365,23 @@ impl<'a> Case<'a> {
     }
 
     /// Rooms to try: believed free first, then with the fewest features that are not needed.
-    fn rooms(&self, network: &Network) -> Vec<RoomId> {
+    fn rooms(&self) -> Vec<RoomId> {
         if let Some(room) = self.question.room {
             return vec![room];
         }
         let mut rooms: Vec<_> = self.site.rooms_for(self.service).collect();
-        rooms.sort_by_cached_key(|r| {
-            (network.room_busy(r.id, self.visit).meets(self.visit), r.features.len(), r.id)
-        });
+        let taken = |id| self.network.room_is_taken(id, self.visit);
+        rooms.sort_by_cached_key(|r| (taken(r.id), r.features.len(), r.id));
         rooms.into_iter().map(|room| room.id).collect()
     }
 }
 
-/// A block about time; all of those can be overridden.
-fn timed(code: BlockCode, message: &'static str, part: Span, source: Option<Uuid>) -> Block {
+/// A block about time; a booking may override those of the calendar.
+fn timed(code: BlockCode, message: String, part: Span, source: Option<Uuid>) -> Block {
     Block { code, message, overridable: true, span: Some(part), source }
+}
+
+/// A block that is not about a part of the visit.
+fn plain(code: BlockCode, message: String, overridable: bool) -> Block {
+    Block { code, message, overridable, span: None, source: None }
 }

@@ -183,7 +183,7 @@ impl World {
             blackouts: self.blackouts.iter().map(blackout).collect(),
         };
         let mut network = Network::new(today);
-        network.rebuild(today, Some(catalog));
+        network.set_catalog(catalog);
         for n in 0..2u8 {
             let provider_id: ProviderId = id(20 + u128::from(n));
             let own = self.shifts.iter().filter(|s| s.0 == n);
@@ -277,10 +277,7 @@ impl World {
         }
         let load = |slot: &Slot| {
             let date = zone::date(self.zone, slot.start);
-            network
-                .member(slot.provider_id)
-                .unwrap()
-                .busy_minutes(zone::whole_days(self.zone, &(date..=date)))
+            network.busy_minutes(slot.provider_id, zone::whole_days(self.zone, &(date..=date)))
         };
         let starts: BTreeSet<_> = slots.iter().map(|s| s.start).collect();
         let best = |start| {

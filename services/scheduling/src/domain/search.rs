@@ -1,21 +1,32 @@
-//! Free slots: pure, lazy, from one state of the network.
+//! Free slots: pure, lazy, from one state of the network, on bit sets.
 //!
-//! A clinic of the search becomes a *plan* (when visits may start there by the clock, and its suitable rooms), a provider at
-//! it a *lane* (the time it could give). A lane's starts come one by one, and lanes are merged by start, so that a page costs
-//! little more than its own slots.
+//! A clinic of the search becomes a *plan*: when visits may start there by the clock, and its suitable rooms. A provider at it is a
+//! *lane*. Time is looked at in *windows* of some words at a time. In a window the starts of a lane come from a dozen operations
+//! a word: own time, usable time and what is not taken, where it runs on for the whole visit; and on the starts that the clock allows
+//! and some room is free for. A page stops at the window that fills it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use kit::ids::{ClinicId, ProviderId, ServiceTypeId};
 
+use super::bits;
 use super::catalog::ServiceType;
-use super::network::{Member, Network, Site};
-use super::span::{self, Minute, Span, Spans};
+use super::network::{Member, Network, Post, RoomTime, Site, Taken};
+use super::shift;
+use super::span::{self, Minute, Span};
 use super::zone::{self, Stretch};
-use super::{Days, shift};
+
+/// Words of a window: two days and two thirds.
+const WINDOW: usize = 12;
+/// Words before the window that are read, for buffers before a visit.
+const BEFORE: usize = 1;
+/// Words after it, for visits that begin in it: the longest visit and its buffers are 144 cells.
+const AFTER: usize = 3;
+/// Words that are read to judge a window.
+type Strip = [u64; BEFORE + WINDOW + AFTER];
 
 /// Days that one search may span.
 pub const MAX_DAYS: i64 = 62;
@@ -72,27 +83,50 @@ pub struct Slot {
 /// When visits may start at one clinic, whoever gives them.
 struct Plan<'a> {
     site: &'a Site,
-    days: Days,
     /// Stretches of local days, each with the range that starts may lie in.
     starts: Vec<(Stretch, Span)>,
-    /// When each suitable room is taken; none at all = a room is always free.
-    rooms: Vec<Spans>,
+    /// Suitable rooms that are ever taken; `None` = some suitable room never is.
+    rooms: Option<Vec<&'a RoomTime>>,
+    /// Which lanes are at this clinic.
+    lanes: std::ops::Range<usize>,
 }
 
 /// One provider at one clinic.
 struct Lane<'a> {
-    member: &'a Member,
+    post: &'a Post,
+    provider_id: ProviderId,
+    taken: Option<&'a Taken>,
     plan: usize,
-    /// Where a visit may lie as far as the provider is concerned.
-    free: Spans,
 }
 
 /// A search over one state of the network.
 pub struct Search<'a> {
+    network: &'a Network,
     service: &'a ServiceType,
     any_provider: bool,
     plans: Vec<Plan<'a>>,
+    /// By clinic and provider.
     lanes: Vec<Lane<'a>>,
+}
+
+/// Which starts are free in some words: those of all lanes in the first word, then in the second, and so on.
+struct Window {
+    first: i64,
+    lanes: usize,
+    starts: Vec<u64>,
+}
+
+impl Window {
+    /// The starts of every lane in word `w` of the window.
+    fn word(&self, w: usize) -> &[u64] {
+        &self.starts[w * self.lanes..(w + 1) * self.lanes]
+    }
+
+    /// The words that meet `range`, with the bits that lie in it.
+    fn masks(&self, range: Span) -> impl Iterator<Item = (usize, u64)> + use<> {
+        let first = self.first;
+        (0..WINDOW).map(move |w| (w, bits::mask(first + w as i64, range))).filter(|(_, mask)| *mask != 0)
+    }
 }
 
 /// The first minute and the last local day that visits may be booked for at `now`.
@@ -103,173 +137,276 @@ pub fn bookable(service: &ServiceType, zone: Tz, now: DateTime<Utc>) -> (Minute,
     (next + i64::from(service.minimum_notice_minutes), last)
 }
 
+/// All that a search finds: the starts in each word of each provider at each clinic that has any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts(BTreeMap<(i64, ClinicId, ProviderId), u64>);
+
+impl Starts {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|starts| starts.count_ones() as usize).sum()
+    }
+
+    /// The slots that are here and not in `other`, in order.
+    pub fn without(&self, other: &Self) -> Vec<Slot> {
+        let more = |(key, starts): (&(i64, ClinicId, ProviderId), &u64)| {
+            let starts = starts & !other.0.get(key).unwrap_or(&0);
+            let (word, clinic_id, provider_id) = *key;
+            bits::ones(starts).map(move |bit| Slot {
+                start: bits::minute_of(word, bit),
+                clinic_id,
+                provider_id,
+            })
+        };
+        let mut slots: Vec<Slot> = self.0.iter().flat_map(more).collect();
+        slots.sort_unstable();
+        slots
+    }
+}
+
 impl<'a> Search<'a> {
     /// Settles which clinics, rooms, providers and times a query is about.
     pub fn new(network: &'a Network, query: &Query, now: DateTime<Utc>) -> Result<Self, Unknown> {
+        Self::following(network, query, now, now)
+    }
+
+    /// The same for a query that was asked at another time and means the days that it meant then.
+    pub fn following(
+        network: &'a Network,
+        query: &Query,
+        asked: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Unknown> {
         let unknown = Unknown::ServiceType(query.service_type);
         let service = network.service_type(query.service_type).ok_or(unknown)?;
-        let mut search = Self { service, any_provider: query.any_provider, plans: vec![], lanes: vec![] };
-        let sites: Vec<&Site> = match query.clinics.as_slice() {
+        let mut search =
+            Self { network, service, any_provider: query.any_provider, plans: vec![], lanes: vec![] };
+        let mut sites: Vec<&Site> = match query.clinics.as_slice() {
             [] => network.sites().collect(),
             ids => ids
                 .iter()
                 .map(|id| network.site(*id).ok_or(Unknown::Clinic(*id)))
                 .collect::<Result<_, _>>()?,
         };
-        let members: Vec<&Member> = match query.providers.as_slice() {
-            [] => network.members().collect(),
-            ids => ids
-                .iter()
-                .map(|id| network.member(*id).ok_or(Unknown::Provider(*id)))
-                .collect::<Result<_, _>>()?,
-        };
-        if service.retired {
-            return Ok(search);
+        sites.sort_unstable_by_key(|site| site.clinic.id);
+        sites.dedup_by_key(|site| site.clinic.id);
+        if let Some(id) = query.providers.iter().find(|id| network.member(**id).is_none()) {
+            return Err(Unknown::Provider(*id));
         }
-        let mut plan_of = HashMap::new();
-        for site in sites.into_iter().filter(|s| !s.clinic.retired) {
-            if let Some(plan) = Plan::new(network, service, site, query, now) {
-                plan_of.entry(site.clinic.id).or_insert(search.plans.len());
-                search.plans.push(plan);
-            }
-        }
-        let mut seen = std::collections::HashSet::new();
-        for member in members.into_iter().filter(|m| !m.provider.retired && m.provider.offers(service.id)) {
-            let at = member.clinics().filter_map(|clinic| plan_of.get(&clinic));
-            for plan in at.filter(|plan| seen.insert((member.provider.id, **plan))) {
-                search.lanes.push(Lane::new(network, service, member, *plan, &search.plans[*plan]));
-            }
+        let wanted: HashSet<ProviderId> = query.providers.iter().copied().collect();
+        for site in sites.into_iter().filter(|s| !service.retired && !s.clinic.retired) {
+            let Some(mut plan) = Plan::new(network, service, site, query, [asked, now]) else { continue };
+            let index = search.plans.len();
+            let takes = |member: &Member| {
+                let provider = &member.provider;
+                !provider.retired
+                    && provider.offers(service.id)
+                    && (wanted.is_empty() || wanted.contains(&provider.id))
+            };
+            let posts = network.posts_at(site.clinic.id).filter(|(_, post)| takes(&post.member));
+            search.lanes.extend(posts.map(|(provider_id, post)| Lane {
+                post,
+                provider_id,
+                taken: network.taken(provider_id),
+                plan: index,
+            }));
+            plan.lanes.end = search.lanes.len();
+            plan.lanes.start = search.plans.last().map_or(0, |p| p.lanes.end);
+            search.plans.push(plan);
         }
         Ok(search)
     }
 
     /// The calendar version of each provider considered.
     pub fn calendar_versions(&self) -> HashMap<ProviderId, i64> {
-        self.lanes.iter().map(|l| (l.member.provider.id, l.member.calendar.version)).collect()
+        self.lanes.iter().map(|l| (l.provider_id, l.post.member.calendar.version)).collect()
     }
 
     /// At most `limit` slots after `after`, in order.
     pub fn slots(&self, after: Option<Slot>, limit: usize) -> Vec<Slot> {
-        let from = after.map_or(Minute::MIN, |slot| slot.start);
-        let mut lanes: Vec<_> = self.lanes.iter().map(|lane| self.starts(lane, from)).collect();
-        let mut heap: BinaryHeap<_> = lanes
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(i, starts)| Some(Reverse((self.slot(i, starts.next()?.1), i))))
-            .collect();
-        let mut found: Vec<Slot> = vec![];
-        let mut loads = HashMap::new();
-        while let Some(Reverse((slot, lane))) = heap.pop() {
-            if let Some((_, start)) = lanes[lane].next() {
-                heap.push(Reverse((self.slot(lane, start), lane)));
-            }
-            let same = |other: &Slot| (other.start, other.clinic_id) == (slot.start, slot.clinic_id);
-            if after.is_some_and(|after| slot <= after || (self.any_provider && same(&after))) {
-                continue;
-            }
-            if let Some(last) = found.last_mut().filter(|last| self.any_provider && same(last)) {
-                let mut load =
-                    |slot: Slot| *loads.entry(self.day_of(slot)).or_insert_with_key(|d| self.load(d));
-                if load(slot) < load(*last) {
-                    *last = slot;
-                }
-                continue;
-            }
-            if found.len() == limit {
-                break;
-            }
-            found.push(slot);
+        let mut found = Vec::with_capacity(limit.min(self.lanes.len().saturating_mul(WINDOW)));
+        if limit == 0 {
+            return found;
         }
+        let told = |slot: &Slot| {
+            after.is_some_and(|after| {
+                let same = (after.start, after.clinic_id) == (slot.start, slot.clinic_id);
+                *slot <= after || (self.any_provider && same)
+            })
+        };
+        let _ = self.windows(after.map_or(Minute::MIN, |slot| slot.start), |window| {
+            for w in 0..WINDOW {
+                let starts = window.word(w);
+                for bit in bits::ones(starts.iter().fold(0, |all, lane| all | lane)) {
+                    let start = bits::minute_of(window.first + w as i64, bit);
+                    for (lane, _) in starts.iter().enumerate().filter(|(_, starts)| **starts >> bit & 1 == 1)
+                    {
+                        let slot = self.slot(lane, start);
+                        if !told(&slot) {
+                            found.push(slot);
+                            if found.len() == limit {
+                                return ControlFlow::Break(());
+                            }
+                        }
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        });
         found
     }
 
     /// How many slots start on each day at each clinic.
     pub fn day_counts(&self) -> BTreeMap<(NaiveDate, ClinicId), i32> {
         let mut counts = BTreeMap::new();
-        if self.any_provider {
-            for (i, plan) in self.plans.iter().enumerate() {
-                let lanes = self.lanes.iter().filter(|lane| lane.plan == i);
-                let mut starts: Vec<_> = lanes.flat_map(|lane| self.starts(lane, Minute::MIN)).collect();
-                starts.sort_unstable();
-                starts.dedup();
-                for (date, _) in starts {
-                    *counts.entry((date, plan.site.clinic.id)).or_default() += 1;
+        let _ = self.windows(Minute::MIN, |window| {
+            for plan in &self.plans {
+                for (stretch, range) in plan.starts_in(window.first) {
+                    let starts = window.masks(*range).flat_map(|(w, mask)| {
+                        window.word(w)[plan.lanes.clone()]
+                            .iter()
+                            .map(move |starts| (starts & mask).count_ones())
+                    });
+                    let slots: u32 = starts.sum();
+                    if slots > 0 {
+                        *counts.entry((stretch.date, plan.site.clinic.id)).or_default() += slots as i32;
+                    }
                 }
             }
-        } else {
-            for lane in &self.lanes {
-                for (date, _) in self.starts(lane, Minute::MIN) {
-                    *counts.entry((date, self.plans[lane.plan].site.clinic.id)).or_default() += 1;
-                }
-            }
-        }
+            ControlFlow::Continue(())
+        });
         counts
+    }
+
+    /// Every free start.
+    pub fn starts(&self) -> Starts {
+        let mut all = Starts::default();
+        let _ = self.windows(Minute::MIN, |window| {
+            for w in 0..WINDOW {
+                for (lane, starts) in window.word(w).iter().enumerate().filter(|(_, starts)| **starts != 0) {
+                    let key = (window.first + w as i64, self.clinic(lane), self.lanes[lane].provider_id);
+                    all.0.insert(key, *starts);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        all
     }
 
     /// The visit of a slot, and its clinic's zone.
     pub fn visit(&self, slot: Slot) -> (Span, Tz) {
-        let zone =
-            self.plans.iter().find(|p| p.site.clinic.id == slot.clinic_id).map(|p| p.site.clinic.time_zone);
+        let zone = self.network.site(slot.clinic_id).map(|site| site.clinic.time_zone);
         let end = slot.start + i64::from(self.service.duration_minutes);
         (Span::new(slot.start, end), zone.unwrap_or(Tz::UTC))
     }
 
+    fn clinic(&self, lane: usize) -> ClinicId {
+        self.plans[self.lanes[lane].plan].site.clinic.id
+    }
+
     fn slot(&self, lane: usize, start: Minute) -> Slot {
-        let Lane { member, plan, .. } = &self.lanes[lane];
-        Slot { start, clinic_id: self.plans[*plan].site.clinic.id, provider_id: member.provider.id }
+        Slot { start, clinic_id: self.clinic(lane), provider_id: self.lanes[lane].provider_id }
     }
 
-    /// The provider of a slot and the whole local day that it lies on.
-    fn day_of(&self, slot: Slot) -> (ProviderId, Span) {
-        let (visit, zone) = self.visit(slot);
-        let date = zone::date(zone, visit.start);
-        (slot.provider_id, zone::whole_days(zone, &(date..=date)))
+    /// Works out one window after the other, from the one that `from` lies in.
+    fn windows(&self, from: Minute, mut each: impl FnMut(&Window) -> ControlFlow<()>) -> ControlFlow<()> {
+        let ranges = || self.plans.iter().flat_map(|p| p.starts.iter().map(|(_, range)| range));
+        let (Some(first), Some(last)) = (ranges().map(|r| r.start).min(), ranges().map(|r| r.end).max())
+        else {
+            return ControlFlow::Continue(());
+        };
+        let lanes = self.lanes.len();
+        let mut window =
+            Window { first: bits::word_of(first.max(from)), lanes, starts: vec![0; lanes * WINDOW] };
+        while window.first <= bits::word_of(last - 1) {
+            let plans = self.plans.iter().filter(|plan| self.fill(plan, &mut window)).count();
+            if plans > 0 {
+                each(&window)?;
+            }
+            window.first += WINDOW as i64;
+        }
+        ControlFlow::Continue(())
     }
 
-    fn load(&self, (provider, day): &(ProviderId, Span)) -> Minute {
-        self.lanes
-            .iter()
-            .find(|l| l.member.provider.id == *provider)
-            .map_or(0, |l| l.member.busy_minutes(*day))
+    /// Works out the starts of a plan's lanes; false when there can be none.
+    fn fill(&self, plan: &Plan<'_>, window: &mut Window) -> bool {
+        let allowed = plan.allowed(self.service, window.first);
+        if allowed == [0; WINDOW] {
+            for w in 0..WINDOW {
+                window.starts[w * window.lanes..][plan.lanes.clone()].fill(0);
+            }
+            return false;
+        }
+        let length = bits::cells(self.service.duration_minutes.into());
+        let before = bits::cells(self.service.buffer_before_minutes.into());
+        let after = bits::cells(self.service.buffer_after_minutes.into());
+        let from = window.first - BEFORE as i64;
+        let (mut usable, mut strip, mut clear): (Strip, Strip, Strip) = Default::default();
+        plan.site.usable().read(from, &mut usable);
+        for lane in plan.lanes.clone() {
+            let Lane { post, taken, .. } = &self.lanes[lane];
+            post.own.read(from, &mut strip);
+            both(&mut strip, &usable);
+            if let Some(taken) = taken {
+                taken.bits().read(from, &mut clear);
+                clear.iter_mut().for_each(|word| *word = !*word);
+                both(&mut strip, &clear);
+            }
+            bits::keep_runs(&mut strip, length);
+            // The buffers are the provider's: the visit keeps away from what is taken by them, not from the end of a shift.
+            if taken.is_some() && before + after > 0 {
+                bits::keep_runs(&mut clear, before + length + after);
+                bits::delay(&mut clear, before);
+                both(&mut strip, &clear);
+            }
+            for (w, allowed) in allowed.iter().enumerate() {
+                window.starts[w * window.lanes + lane] = strip[BEFORE + w] & allowed;
+            }
+        }
+        if self.any_provider {
+            self.balance(plan, window);
+        }
+        true
     }
 
-    /// The starts that a lane offers from `from` on, with their local days, in order.
-    fn starts<'s>(
-        &'s self,
-        lane: &'s Lane<'a>,
-        from: Minute,
-    ) -> impl Iterator<Item = (NaiveDate, Minute)> + 's {
-        let plan = &self.plans[lane.plan];
-        let duration = i64::from(self.service.duration_minutes);
-        let step = self.service.step();
-        let skipped = plan.starts.partition_point(|(_, range)| range.end <= from);
-        plan.starts[skipped..].iter().flat_map(move |(stretch, range)| {
-            let range = Span::new(range.start.max(from), range.end);
-            lane.free.meeting(range).iter().flat_map(move |free| {
-                let part = free.overlap(range);
-                let first =
-                    stretch.midnight + (part.start - stretch.midnight + step - 1).div_euclid(step) * step;
-                let end = part.end.min(free.end - duration + 1);
-                let starts = (first..end.max(first)).step_by(step as usize);
-                let starts = starts.filter(move |start| plan.has_room(Span::new(*start, start + duration)));
-                starts.map(move |start| (stretch.date, start))
-            })
-        })
+    /// Leaves each start to the provider with the least time taken that day, of equals to the lowest id.
+    fn balance(&self, plan: &Plan<'_>, window: &mut Window) {
+        let zone = plan.site.clinic.time_zone;
+        for (stretch, range) in plan.starts_in(window.first) {
+            let day = zone::whole_days(zone, &(stretch.date..=stretch.date));
+            let load = |lane: &usize| self.network.busy_minutes(self.lanes[*lane].provider_id, day);
+            let mut order: Vec<usize> = plan.lanes.clone().collect();
+            // Lanes are in the order of ids, and the sort keeps it among equals.
+            order.sort_by_cached_key(load);
+            for (w, mask) in window.masks(*range) {
+                let mut given = !mask;
+                for lane in &order {
+                    let starts = &mut window.starts[w * window.lanes + lane];
+                    let own = *starts & mask;
+                    *starts &= !(own & given);
+                    given |= own;
+                }
+            }
+        }
     }
+}
+
+fn both(words: &mut Strip, with: &Strip) {
+    words.iter_mut().zip(with).for_each(|(word, with)| *word &= with);
 }
 
 impl<'a> Plan<'a> {
     /// `None` when nothing can be offered there.
     fn new(
-        network: &Network,
-        service: &ServiceType,
+        network: &'a Network,
+        service: &'a ServiceType,
         site: &'a Site,
         query: &Query,
-        now: DateTime<Utc>,
+        [asked, now]: [DateTime<Utc>; 2],
     ) -> Option<Self> {
         let zone = site.clinic.time_zone;
         let (earliest, horizon) = bookable(service, zone, now);
-        let first = query.first.unwrap_or_else(|| zone::date(zone, span::minute(now)));
+        let first = query.first.unwrap_or_else(|| zone::date(zone, span::minute(asked)));
         let last =
             query.last.unwrap_or_else(|| shift(first, DEFAULT_DAYS - 1)).min(shift(first, MAX_DAYS - 1));
         // Days that passed offer nothing and need not be looked at.
@@ -277,38 +414,60 @@ impl<'a> Plan<'a> {
         if days.is_empty() {
             return None;
         }
-        let allowed = |stretch: Stretch| {
+        let allowed = |stretch: &Stretch| {
             let clock = [query.from_minute, query.before_minute].map(|m| stretch.midnight + i64::from(m));
             let range = stretch.span.overlap(Span::new(clock[0].max(earliest), clock[1]));
             let day = query.weekdays.is_empty() || query.weekdays.contains(&zone::weekday(stretch.date));
-            (day && !range.is_empty()).then_some((stretch, range))
+            (day && !range.is_empty()).then_some((*stretch, range))
         };
-        let starts: Vec<_> = zone::stretches(zone, &days).into_iter().filter_map(allowed).collect();
-        let (first, last) = (starts.first()?.1.start, starts.last()?.1.end);
-        let range = Span::new(first, last + i64::from(service.duration_minutes));
-        let mut rooms: Vec<_> = site.rooms_for(service).map(|r| network.room_busy(r.id, range)).collect();
-        if rooms.is_empty() {
-            return None;
-        }
-        if rooms.iter().any(Spans::is_empty) {
-            rooms.clear();
-        }
-        Some(Self { site, days, starts, rooms })
+        let stretches = site.stretches(zone::whole_days(zone, &days));
+        let starts: Vec<_> = stretches.iter().filter_map(allowed).collect();
+        let mut suitable = site.rooms_for(service).map(|room| network.room(room.id)).peekable();
+        (!starts.is_empty() && suitable.peek().is_some()).then(|| Self {
+            site,
+            starts,
+            rooms: suitable.collect(),
+            lanes: 0..0,
+        })
     }
 
-    fn has_room(&self, visit: Span) -> bool {
-        self.rooms.is_empty() || self.rooms.iter().any(|busy| !busy.meets(visit))
+    /// The stretches with starts in the window that begins with word `first`.
+    fn starts_in(&self, first: i64) -> &[(Stretch, Span)] {
+        let window = Span::new(bits::minute_of(first, 0), bits::minute_of(first + WINDOW as i64, 0));
+        let from = self.starts.partition_point(|(_, range)| range.end <= window.start);
+        let to = self.starts.partition_point(|(_, range)| range.start < window.end);
+        self.starts.get(from..to).unwrap_or_default()
     }
-}
 
-impl<'a> Lane<'a> {
-    fn new(network: &Network, service: &ServiceType, member: &'a Member, plan: usize, at: &Plan<'_>) -> Self {
-        // A visit of the last day may end on the next.
-        let days = *at.days.start()..=shift(*at.days.end(), 1);
-        let working = network.working(member, at.site, &days);
-        // The buffers are the provider's: the visit keeps away from busy time by them.
-        let (before, after) = (service.buffer_before_minutes, service.buffer_after_minutes);
-        let busy = member.busy.iter().map(|b| b.occupied.widened(after.into(), before.into())).collect();
-        Self { member, plan, free: working.subtract(&busy) }
+    /// The starts in the window that begins with word `first` that are on the step and have some room free for the visit.
+    fn allowed(&self, service: &ServiceType, first: i64) -> [u64; WINDOW] {
+        let window = Span::new(bits::minute_of(first, 0), bits::minute_of(first + WINDOW as i64, 0));
+        let mut allowed = [0; WINDOW];
+        for (stretch, range) in self.starts_in(first) {
+            let part = range.overlap(window);
+            let ahead = (stretch.midnight - part.start).rem_euclid(service.step());
+            for start in (part.start + ahead..part.end).step_by(service.step() as usize) {
+                let (word, bit) = bits::position(start);
+                allowed[(word - first) as usize] |= 1 << bit;
+            }
+        }
+        self.keep_roomed(service, first, &mut allowed);
+        allowed
+    }
+
+    fn keep_roomed(&self, service: &ServiceType, first: i64, allowed: &mut [u64; WINDOW]) {
+        let Some(rooms) = &self.rooms else { return };
+        let mut missing = *allowed;
+        for room in rooms {
+            if missing == [0; WINDOW] {
+                return;
+            }
+            let mut free: Strip = Default::default();
+            room.bits().read(first - BEFORE as i64, &mut free);
+            free.iter_mut().for_each(|word| *word = !*word);
+            bits::keep_runs(&mut free, bits::cells(service.duration_minutes.into()));
+            missing.iter_mut().zip(&free[BEFORE..]).for_each(|(missing, free)| *missing &= !free);
+        }
+        allowed.iter_mut().zip(missing).for_each(|(allowed, missing)| *allowed &= !missing);
     }
 }

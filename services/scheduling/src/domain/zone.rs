@@ -52,6 +52,14 @@ pub fn rfc3339(zone: Tz, at: Minute) -> String {
     span::instant(at).with_timezone(&zone).to_rfc3339_opts(SecondsFormat::Secs, false)
 }
 
+/// A span as staff read it, such as `2026-11-23 09:00 to 12:00`, with the date of the end when it is another.
+pub fn clock(zone: Tz, span: Span) -> String {
+    let (start, end) =
+        (span::instant(span.start).with_timezone(&zone), span::instant(span.end).with_timezone(&zone));
+    let format = if start.date_naive() == end.date_naive() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
+    format!("{} to {}", start.format("%Y-%m-%d %H:%M"), end.format(format))
+}
+
 /// From the first midnight to the one after the last day.
 pub fn whole_days(zone: Tz, days: &Days) -> Span {
     Span::new(at(zone, *days.start(), 0), at(zone, shift(*days.end(), 1), 0))

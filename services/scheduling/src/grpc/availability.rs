@@ -6,8 +6,9 @@ use proto::clinic::scheduling::v1 as wire;
 use proto::clinic::scheduling::v1::availability_service_server::AvailabilityService;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::watch::{Changes, Watch};
 use super::{Availability, check, decode, encode, paging};
-use crate::domain::check::{self, Answer, Question};
+use crate::domain::check::{self, Answer, Block, Question};
 use crate::domain::search::{MAX_DAYS, Query, Search, Slot};
 use crate::domain::span::Minute;
 use crate::domain::{shift, zone};
@@ -27,14 +28,14 @@ impl AvailabilityService for Availability {
         request: Request<wire::SearchAvailabilityRequest>,
     ) -> Result<Response<wire::SearchAvailabilityResponse>, Status> {
         let body = request.into_inner();
-        let now = self.0.now();
+        let now = self.app.now();
         let mut f = Fields::new();
         let query = decode_query(&mut f, body.query.as_ref(), now);
         let view = wire::AvailabilityView::try_from(body.view);
         f.ensure(view.is_ok(), "view", "must be slots or day counts");
         let page = paging(&mut f, body.page_size, &body.page_token);
         check(f)?;
-        let state = self.0.view();
+        let state = self.app.view();
         let search = Search::new(&state.network, &query, now).map_err(Error::from)?;
         let mut answer = wire::SearchAvailabilityResponse {
             as_of: Some(timestamp(state.as_of)),
@@ -63,6 +64,49 @@ impl AvailabilityService for Availability {
         Ok(Response::new(answer))
     }
 
+    async fn explain_availability(
+        &self,
+        request: Request<wire::ExplainAvailabilityRequest>,
+    ) -> Result<Response<wire::ExplainAvailabilityResponse>, Status> {
+        let body = request.into_inner();
+        let mut f = Fields::new();
+        let provider = f.id("provider_id", &body.provider_id);
+        let question = Question {
+            service_type: f.id("service_type_id", &body.service_type_id),
+            clinic: f.id("clinic_id", &body.clinic_id),
+            provider: Some(provider),
+            room: None,
+            start: decode::grid_instant(&mut f, "start_time", body.start_time),
+            overriding: false,
+            standing_end: None,
+        };
+        check(f)?;
+        let state = self.app.view();
+        let found =
+            check::explain(&state.network, &question, provider, self.app.now()).map_err(Error::from)?;
+        Ok(Response::new(wire::ExplainAvailabilityResponse {
+            available: found.blocks.is_empty(),
+            blocks: found.blocks.into_iter().map(encode_block).collect(),
+            local_start: zone::rfc3339(found.time_zone, question.start),
+            calendar_version: found.calendar_version,
+            as_of: Some(timestamp(state.as_of)),
+        }))
+    }
+
+    async fn watch_availability(
+        &self,
+        request: Request<wire::WatchAvailabilityRequest>,
+    ) -> Result<Response<Changes>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let now = self.app.now();
+        let mut f = Fields::new();
+        let query = decode_query(&mut f, request.get_ref().query.as_ref(), now);
+        check(f)?;
+        let seat = self.seats.take(&caller.subject)?;
+        let watch = Watch::open(&self.app, query, now)?;
+        Ok(Response::new(watch.follow(self.app.stop.clone(), seat)))
+    }
+
     async fn check_slot(
         &self,
         request: Request<wire::CheckSlotRequest>,
@@ -85,8 +129,8 @@ impl AvailabilityService for Availability {
             f.ensure(good, "standing_end_time", "must be after the start, by a day at most");
         }
         check(f)?;
-        let state = self.0.view();
-        let answer = check::check(&state.network, &question, self.0.now()).map_err(Error::from)?;
+        let state = self.app.view();
+        let answer = check::check(&state.network, &question, self.app.now()).map_err(Error::from)?;
         Ok(Response::new(encode_answer(answer)))
     }
 }
@@ -139,7 +183,7 @@ fn clock_time(
     time.map_or(unset, |time| f.minute_of_day(field, Some(time)))
 }
 
-fn encode_slot(search: &Search<'_>, slot: Slot) -> wire::Slot {
+pub(super) fn encode_slot(search: &Search<'_>, slot: Slot) -> wire::Slot {
     let (visit, zone) = search.visit(slot);
     wire::Slot {
         provider_id: slot.provider_id.to_string(),
@@ -149,21 +193,24 @@ fn encode_slot(search: &Search<'_>, slot: Slot) -> wire::Slot {
     }
 }
 
+fn encode_block(block: Block) -> wire::Block {
+    wire::Block {
+        code: block.code.into(),
+        message: block.message,
+        overridable: block.overridable,
+        interval: block.span.map(encode::interval),
+        source_id: encode::id(block.source),
+    }
+}
+
 fn encode_answer(answer: Answer) -> wire::CheckSlotResponse {
-    let block = |b: check::Block| wire::Block {
-        code: b.code.into(),
-        message: b.message.to_owned(),
-        overridable: b.overridable,
-        interval: b.span.map(encode::interval),
-        source_id: encode::id(b.source),
-    };
     let provider = |(id, calendar_version): (kit::ids::ProviderId, i64)| wire::SlotProvider {
         provider_id: id.to_string(),
         calendar_version,
     };
     wire::CheckSlotResponse {
         ok: answer.ok,
-        blocks: answer.blocks.into_iter().map(block).collect(),
+        blocks: answer.blocks.into_iter().map(encode_block).collect(),
         providers: answer.providers.into_iter().map(provider).collect(),
         room_ids: answer.rooms.iter().map(ToString::to_string).collect(),
         interval: Some(encode::interval(answer.visit)),

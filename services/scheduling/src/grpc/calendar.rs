@@ -1,18 +1,23 @@
 //! CalendarService.
 
 use chrono::{DateTime, Utc};
-use kit::fields::Fields;
-use kit::ids::{BlackoutId, CalendarLinkId, ExceptionId, ProviderId, WeeklyTemplateId};
+use kit::fields::{Fields, timestamp};
+use kit::ids::{BlackoutId, CalendarLinkId, ClinicId, ExceptionId, ProviderId, WeeklyTemplateId};
 use proto::clinic::scheduling::v1 as wire;
 use proto::clinic::scheduling::v1::calendar_service_server::CalendarService;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Calendar, attribute, check, decode, encode, paging};
 use crate::app::{calendar, link};
+use crate::domain::agenda::agenda;
+use crate::domain::search::MAX_DAYS;
 use crate::domain::span::instant;
-use crate::error::Error;
+use crate::error::{Error, not_found};
 use crate::store;
 use crate::store::calendar::ExceptionFilter;
+
+/// Entries of one answer.
+const MAX_ENTRIES: usize = 5_000;
 
 #[async_trait]
 impl CalendarService for Calendar {
@@ -25,9 +30,8 @@ impl CalendarService for Calendar {
         let body = request.into_inner();
         let (template, etag) = decode::template(&mut f, body.weekly_template.as_ref());
         check(f)?;
-        let now = self.0.now();
-        let answer =
-            self.0.once(&by, &body, async |tx| calendar::put_template(tx, template, &etag, now).await);
+        let app = &self.0;
+        let answer = app.once(&by, &body, async |tx| calendar::put_template(app, tx, template, &etag).await);
         Ok(Response::new(answer.await?))
     }
 
@@ -59,9 +63,9 @@ impl CalendarService for Calendar {
         let body = request.into_inner();
         let id: WeeklyTemplateId = f.id("weekly_template_id", &body.weekly_template_id);
         check(f)?;
-        let now = self.0.now();
+        let app = &self.0;
         let answer =
-            self.0.once(&by, &body, async |tx| calendar::delete_template(tx, id, &body.etag, now).await);
+            app.once(&by, &body, async |tx| calendar::delete_template(app, tx, id, &body.etag).await);
         Ok(Response::new(answer.await?))
     }
 
@@ -75,7 +79,9 @@ impl CalendarService for Calendar {
         let id = f.optional_id("exception_id", &body.exception_id).unwrap_or_else(ExceptionId::new);
         let exception = decode::exception(&mut f, id, body.exception.as_ref());
         check(f)?;
-        let answer = self.0.once(&by, &body, async |tx| calendar::add_exception(tx, exception).await).await?;
+        let app = &self.0;
+        let answer =
+            app.once(&by, &body, async |tx| calendar::add_exception(app, tx, exception).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -112,7 +118,8 @@ impl CalendarService for Calendar {
         let body = request.into_inner();
         let id: ExceptionId = f.id("exception_id", &body.exception_id);
         check(f)?;
-        let answer = self.0.once(&by, &body, async |tx| calendar::remove_exception(tx, id).await).await?;
+        let app = &self.0;
+        let answer = app.once(&by, &body, async |tx| calendar::remove_exception(app, tx, id).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -126,7 +133,8 @@ impl CalendarService for Calendar {
         let id = f.optional_id("blackout_id", &body.blackout_id).unwrap_or_else(BlackoutId::new);
         let blackout = decode::blackout(&mut f, id, body.blackout.as_ref());
         check(f)?;
-        let answer = self.0.once(&by, &body, async |tx| calendar::add_blackout(tx, blackout).await).await?;
+        let app = &self.0;
+        let answer = app.once(&by, &body, async |tx| calendar::add_blackout(app, tx, blackout).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -158,8 +166,39 @@ impl CalendarService for Calendar {
         let body = request.into_inner();
         let id: BlackoutId = f.id("blackout_id", &body.blackout_id);
         check(f)?;
-        let answer = self.0.once(&by, &body, async |tx| calendar::remove_blackout(tx, id).await).await?;
+        let app = &self.0;
+        let answer = app.once(&by, &body, async |tx| calendar::remove_blackout(app, tx, id).await).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn get_provider_calendar(
+        &self,
+        request: Request<wire::GetProviderCalendarRequest>,
+    ) -> Result<Response<wire::ProviderCalendar>, Status> {
+        let body = request.into_inner();
+        let mut f = Fields::new();
+        let id: ProviderId = f.id("provider_id", &body.provider_id);
+        let clinic: Option<ClinicId> = f.optional_id("clinic_id", &body.clinic_id);
+        f.ensure(body.days.is_some(), "days", "is required");
+        let days = decode::days(&mut f, "days", &body.days.unwrap_or_default());
+        let good = (*days.end() - *days.start()).num_days() < MAX_DAYS;
+        f.ensure(good, "days", "must be at most 62");
+        check(f)?;
+        let state = self.0.view();
+        let member = state.network.member(id).ok_or_else(|| not_found(id))?;
+        if let Some(clinic) = clinic.filter(|id| state.network.site(*id).is_none()) {
+            return Err(not_found(clinic).into());
+        }
+        let entries = agenda(&state.network, member, clinic, &days);
+        if entries.len() > MAX_ENTRIES {
+            return Err(Error::TooManyEntries { found: entries.len(), most: MAX_ENTRIES }.into());
+        }
+        Ok(Response::new(wire::ProviderCalendar {
+            provider_id: id.to_string(),
+            calendar_version: member.calendar.version,
+            entries: entries.into_iter().map(encode::entry).collect(),
+            as_of: Some(timestamp(state.as_of)),
+        }))
     }
 
     async fn create_calendar_link(

@@ -7,6 +7,7 @@ use proto::clinic::scheduling::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Catalog, attribute, check, decode, encode, paging};
+use crate::app::edit::Edit;
 use crate::app::{catalog, compare_etag};
 use crate::error::{Error, not_found};
 use crate::store;
@@ -47,7 +48,8 @@ impl CatalogService for Catalog {
         let id = f.optional_id("clinic_id", &body.clinic_id).unwrap_or_else(ClinicId::new);
         let clinic = decode::clinic(&mut f, id, 1, body.clinic.as_ref());
         check(f)?;
-        let answer = self.0.once(&by, &body, async |tx| catalog::create_clinic(tx, &clinic).await).await?;
+        let app = &self.0;
+        let answer = app.once(&by, &body, async |tx| catalog::create_clinic(app, tx, &clinic).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -89,10 +91,10 @@ impl CatalogService for Catalog {
         let given = body.clinic.clone().unwrap_or_default();
         let id: ClinicId = f.id("clinic.id", &given.id);
         check(f)?;
-        let (mask, now) = (&body.update_mask, self.0.now());
-        let answer = self.0.once(&by, &body, async |tx| {
-            store::raise_catalog(tx).await?;
-            let before = store::catalog::clinic(&mut *tx, id).await?.ok_or_else(|| not_found(id))?;
+        let (mask, app) = (&body.update_mask, &self.0);
+        let answer = app.once(&by, &body, async |tx| {
+            let edit = Edit::shared(app, tx).await?;
+            let before = store::catalog::clinic(&mut *edit.tx, id).await?.ok_or_else(|| not_found(id))?;
             compare_etag(&given.etag, before.version, "Clinic")?;
             let (mut f, mut merged) = (Fields::new(), encode::clinic(&before));
             overlay!(f, mask, given => merged, [name, opening_hours, phone, address, retired]);
@@ -100,7 +102,7 @@ impl CatalogService for Catalog {
             f.ensure(same_zone, "clinic.time_zone", "is fixed at creation");
             let clinic = decode::clinic(&mut f, id, before.version + 1, Some(&merged));
             check(f)?;
-            catalog::update_clinic(tx, &before, &clinic, now).await
+            catalog::update_clinic(edit, &before, &clinic).await
         });
         Ok(Response::new(answer.await?))
     }
@@ -115,8 +117,8 @@ impl CatalogService for Catalog {
         let id = f.optional_id("room_id", &body.room_id).unwrap_or_else(RoomId::new);
         let room = decode::room(&mut f, id, 1, body.room.as_ref());
         check(f)?;
-        let now = self.0.now();
-        let answer = self.0.once(&by, &body, async |tx| catalog::create_room(tx, &room, now).await).await?;
+        let app = &self.0;
+        let answer = app.once(&by, &body, async |tx| catalog::create_room(app, tx, &room).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -156,10 +158,10 @@ impl CatalogService for Catalog {
         let given = body.room.clone().unwrap_or_default();
         let id: RoomId = f.id("room.id", &given.id);
         check(f)?;
-        let (mask, now) = (&body.update_mask, self.0.now());
-        let answer = self.0.once(&by, &body, async |tx| {
-            store::raise_catalog(tx).await?;
-            let before = store::catalog::room(&mut *tx, id).await?.ok_or_else(|| not_found(id))?;
+        let (mask, app) = (&body.update_mask, &self.0);
+        let answer = app.once(&by, &body, async |tx| {
+            let edit = Edit::shared(app, tx).await?;
+            let before = store::catalog::room(&mut *edit.tx, id).await?.ok_or_else(|| not_found(id))?;
             compare_etag(&given.etag, before.version, "Room")?;
             let (mut f, mut merged) = (Fields::new(), encode::room(&before));
             overlay!(f, mask, given => merged, [name, features, retired]);
@@ -167,7 +169,7 @@ impl CatalogService for Catalog {
             f.ensure(same_clinic, "room.clinic_id", "is fixed at creation");
             let room = decode::room(&mut f, id, before.version + 1, Some(&merged));
             check(f)?;
-            catalog::update_room(tx, &room, now).await
+            catalog::update_room(edit, &before, &room).await
         });
         Ok(Response::new(answer.await?))
     }
@@ -182,9 +184,9 @@ impl CatalogService for Catalog {
         let id = f.optional_id("provider_id", &body.provider_id).unwrap_or_else(ProviderId::new);
         let provider = decode::provider(&mut f, id, 1, 1, body.provider.as_ref());
         check(f)?;
-        let now = self.0.now();
+        let app = &self.0;
         let answer =
-            self.0.once(&by, &body, async |tx| catalog::create_provider(tx, &provider, now).await).await?;
+            app.once(&by, &body, async |tx| catalog::create_provider(app, tx, &provider).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -229,17 +231,17 @@ impl CatalogService for Catalog {
         let given = body.provider.clone().unwrap_or_default();
         let id: ProviderId = f.id("provider.id", &given.id);
         check(f)?;
-        let (mask, now) = (&body.update_mask, self.0.now());
-        let answer = self.0.once(&by, &body, async |tx| {
-            store::raise_catalog(tx).await?;
-            let before = store::catalog::provider(&mut *tx, id).await?.ok_or_else(|| not_found(id))?;
+        let (mask, app) = (&body.update_mask, &self.0);
+        let answer = app.once(&by, &body, async |tx| {
+            let edit = Edit::shared(app, tx).await?;
+            let before = store::catalog::provider(&mut *edit.tx, id).await?.ok_or_else(|| not_found(id))?;
             compare_etag(&given.etag, before.version, "Provider")?;
             let (mut f, mut merged) = (Fields::new(), encode::provider(&before));
             overlay!(f, mask, given => merged, [name, specialty, languages, service_type_ids, retired]);
             let version = before.version + 1;
             let provider = decode::provider(&mut f, id, version, before.calendar_version, Some(&merged));
             check(f)?;
-            catalog::update_provider(tx, &before, provider, now).await
+            catalog::update_provider(edit, &before, provider).await
         });
         Ok(Response::new(answer.await?))
     }
@@ -254,8 +256,9 @@ impl CatalogService for Catalog {
         let id = f.optional_id("service_type_id", &body.service_type_id).unwrap_or_else(ServiceTypeId::new);
         let service = decode::service_type(&mut f, id, 1, body.service_type.as_ref());
         check(f)?;
+        let app = &self.0;
         let answer =
-            self.0.once(&by, &body, async |tx| catalog::create_service_type(tx, &service).await).await?;
+            app.once(&by, &body, async |tx| catalog::create_service_type(app, tx, &service).await).await?;
         Ok(Response::new(answer))
     }
 
@@ -297,10 +300,10 @@ impl CatalogService for Catalog {
         let given = body.service_type.clone().unwrap_or_default();
         let id: ServiceTypeId = f.id("service_type.id", &given.id);
         check(f)?;
-        let (mask, now) = (&body.update_mask, self.0.now());
-        let answer = self.0.once(&by, &body, async |tx| {
-            store::raise_catalog(tx).await?;
-            let before = store::catalog::service_type(&mut *tx, id).await?.ok_or_else(|| not_found(id))?;
+        let (mask, app) = (&body.update_mask, &self.0);
+        let answer = app.once(&by, &body, async |tx| {
+            let edit = Edit::shared(app, tx).await?;
+            let before = store::catalog::service_type(&mut *edit.tx, id).await?.ok_or_else(|| not_found(id))?;
             compare_etag(&given.etag, before.version, "ServiceType")?;
             let (mut f, mut merged) = (Fields::new(), encode::service_type(&before));
             overlay!(f, mask, given => merged, [
@@ -309,7 +312,7 @@ impl CatalogService for Catalog {
             ]);
             let service = decode::service_type(&mut f, id, before.version + 1, Some(&merged));
             check(f)?;
-            catalog::update_service_type(tx, &service, now).await
+            catalog::update_service_type(edit, &before, &service).await
         });
         Ok(Response::new(answer.await?))
     }

@@ -5,10 +5,12 @@ use proto::clinic::scheduling::v1 as wire;
 use proto::google::r#type::Interval;
 
 use crate::app::etag;
+use crate::domain::agenda::Entry;
 use crate::domain::calendar::{Blackout, BlackoutSpan, Exception, ExceptionKind, WeeklyTemplate};
 use crate::domain::catalog::{Clinic, Provider, Room, ServiceType};
 use crate::domain::link::{Link, Subject};
 use crate::domain::span::{Minute, Span, instant};
+use crate::domain::zone;
 
 /// An instant.
 pub(crate) fn timestamp(minute: Minute) -> prost_types::Timestamp {
@@ -152,5 +154,16 @@ pub(crate) fn calendar_link(link: &Link) -> wire::CalendarLink {
         url: String::new(),
         create_time: Some(fields::timestamp(link.create_time)),
         revoke_time: link.revoke_time.map(fields::timestamp),
+    }
+}
+
+/// An entry of a provider's calendar.
+pub(crate) fn entry(e: Entry) -> wire::CalendarEntry {
+    wire::CalendarEntry {
+        kind: e.kind.into(),
+        interval: Some(interval(e.span)),
+        clinic_id: id(e.clinic),
+        source_id: id(e.source),
+        local_start: e.time_zone.map(|zone| zone::rfc3339(zone, e.span.start)).unwrap_or_default(),
     }
 }

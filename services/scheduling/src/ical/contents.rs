@@ -1,6 +1,6 @@
 //! What a feed shows: the network as search sees it, from yesterday on. No patient, no service, no cause of time off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Event, Feed, Time};
 use crate::domain::calendar::{BlackoutSpan, ExceptionKind};
 use crate::domain::catalog::Clinic;
-use crate::domain::network::Network;
+use crate::domain::network::{Network, Taken};
 use crate::domain::span::{Minute, Span, minute};
 use crate::domain::{Days, shift, zone};
 
@@ -36,7 +36,8 @@ impl Events {
 /// A provider's working time, time off and booked time; `None` = no such provider.
 pub fn of_provider(network: &Network, id: ProviderId, now: DateTime<Utc>) -> Option<Feed> {
     let member = network.member(id)?;
-    let sites: Vec<_> = member.clinics().filter_map(|clinic| network.site(clinic)).collect();
+    let clinics: BTreeSet<ClinicId> = member.calendar.clinics().collect();
+    let sites: Vec<_> = clinics.into_iter().filter_map(|clinic| network.site(clinic)).collect();
     let home = sites.first().map_or(Tz::UTC, |site| site.clinic.time_zone);
     let mut events = Events::default();
     for site in &sites {
@@ -55,7 +56,8 @@ pub fn of_provider(network: &Network, id: ProviderId, now: DateTime<Utc>) -> Opt
             };
             events.add(span.start, event);
         }
-        for off in member.exceptions(clinic.id, ExceptionKind::TimeOff).filter(|e| meet(e.span, range)) {
+        let off = member.calendar.exceptions_at(clinic.id, ExceptionKind::TimeOff);
+        for off in off.filter(|e| meet(e.span, range)) {
             let event = Event {
                 uid: Uuid::new_v5(&id.uuid(), off.id.uuid().as_bytes()),
                 summary: "Off".to_owned(),
@@ -66,7 +68,7 @@ pub fn of_provider(network: &Network, id: ProviderId, now: DateTime<Utc>) -> Opt
             events.add(off.span.start, event);
         }
     }
-    for taken in member.busy.iter() {
+    for taken in network.taken(id).into_iter().flat_map(Taken::iter) {
         let clinic =
             network.clinic_of(taken.room_id).and_then(|id| network.site(id)).map(|site| &site.clinic);
         let zone = clinic.map_or(home, |clinic| clinic.time_zone);

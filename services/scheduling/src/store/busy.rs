@@ -1,6 +1,7 @@
 //! The projection of appointments: who is taken when.
 
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt as _;
 use kit::ids::{AppointmentId, ProviderId, RoomId};
 use sqlx::{PgConnection, PgExecutor};
 
@@ -23,28 +24,30 @@ pub struct Taken {
     pub times: Option<(Span, Span)>,
 }
 
-/// Held by the one transaction that writes the projection, so that replicas that follow together cannot deadlock.
+/// Held by the one transaction that writes the projection, until it is committed. So changes become visible in the order of their
+/// numbers, and a replica that has seen number n has seen all before it.
 const WRITER: i64 = 0x6275_7379;
 
-/// Takes over a state unless a later one is known; raises the busy version of each provider whose time changed.
+/// Takes over a state unless a later one is known.
 pub async fn apply(db: &mut PgConnection, state: &Taken) -> sqlx::Result<()> {
     sqlx::query!("select pg_advisory_xact_lock($1)", WRITER).execute(&mut *db).await?;
     let (occupied, visit) = state.times.unzip();
-    let changed = sqlx::query_scalar!(
-        r#"with before as (
-               select provider_id from scheduling.busy where appointment_id = $1
-           ), written as (
-               insert into scheduling.busy
-                   (appointment_id, version, provider_id, room_id, occupied_start, occupied_end, visit_start, visit_end)
-               values ($1, $2, $3, $4, $5, $6, $7, $8)
-               on conflict (appointment_id) do update
-               set version = $2, provider_id = $3, room_id = $4, occupied_start = $5, occupied_end = $6, visit_start = $7,
-                   visit_end = $8
-               where busy.version < $2
-               returning provider_id
-           )
-           select provider_id as "id!: ProviderId" from written
-           union select before.provider_id from before, written"#,
+    sqlx::query!(
+        "with known as (
+             select coalesce(max(version), 0) as version from scheduling.busy where appointment_id = $1
+         ), left_behind as (
+             update scheduling.busy
+             set occupied_start = null, occupied_end = null, visit_start = null, visit_end = null,
+                 changed = nextval('scheduling.busy_change')
+             from known
+             where appointment_id = $1 and provider_id <> $3 and occupied_end is not null and known.version < $2
+         )
+         insert into scheduling.busy
+             (appointment_id, version, provider_id, room_id, occupied_start, occupied_end, visit_start, visit_end, changed)
+         select $1, $2, $3, $4, $5, $6, $7, $8, nextval('scheduling.busy_change') from known where known.version < $2
+         on conflict (appointment_id, provider_id) do update
+         set version = $2, room_id = $4, occupied_start = $5, occupied_end = $6, visit_start = $7, visit_end = $8,
+             changed = excluded.changed",
         state.appointment_id as AppointmentId,
         state.version,
         state.provider_id as ProviderId,
@@ -54,38 +57,40 @@ pub async fn apply(db: &mut PgConnection, state: &Taken) -> sqlx::Result<()> {
         visit.map(|s| instant(s.start)),
         visit.map(|s| instant(s.end)),
     )
-    .fetch_all(&mut *db)
-    .await?;
-    sqlx::query!(
-        "insert into scheduling.busy_counter (provider_id, version) select id, 1 from unnest($1::uuid[]) id
-         on conflict (provider_id) do update set version = busy_counter.version + 1",
-        changed.as_slice() as &[ProviderId],
-    )
     .execute(db)
     .await
     .map(drop)
 }
 
-/// Time of these providers that is taken and ends after `since`.
-pub async fn of(
-    db: impl PgExecutor<'_>,
-    providers: &[ProviderId],
-    since: DateTime<Utc>,
-) -> sqlx::Result<Vec<(ProviderId, Busy)>> {
-    let rows = sqlx::query!(
+/// What became of an appointment's hold on a provider's time; `None` = it takes none.
+pub type Change = (ProviderId, AppointmentId, Option<Busy>);
+
+/// Everything that changed after number `seen`. From 0 on: all that is taken and ends after `since`.
+pub async fn changes(db: impl PgExecutor<'_>, seen: i64, since: DateTime<Utc>) -> sqlx::Result<Vec<Change>> {
+    struct Row {
+        provider_id: ProviderId,
+        appointment_id: AppointmentId,
+        room_id: RoomId,
+        occupied_start: Option<DateTime<Utc>>,
+        occupied_end: Option<DateTime<Utc>>,
+        visit_start: Option<DateTime<Utc>>,
+        visit_end: Option<DateTime<Utc>>,
+    }
+    let rows = sqlx::query_as!(
+        Row,
         r#"select provider_id as "provider_id: ProviderId", appointment_id as "appointment_id: AppointmentId",
-                  room_id as "room_id: RoomId", occupied_start as "occupied_start!", occupied_end as "occupied_end!",
-                  visit_start as "visit_start!", visit_end as "visit_end!"
-           from scheduling.busy where provider_id = any ($1) and occupied_end > $2"#,
-        providers as &[ProviderId],
+                  room_id as "room_id: RoomId", occupied_start, occupied_end, visit_start, visit_end
+           from scheduling.busy where changed > $1 and ($1 > 0 or occupied_end > $2)"#,
+        seen,
         since,
-    )
-    .fetch_all(db)
-    .await?;
-    let busy = rows.into_iter().map(|r| {
-        let occupied = span(r.occupied_start, r.occupied_end);
-        let visit = span(r.visit_start, r.visit_end);
-        (r.provider_id, Busy { appointment_id: r.appointment_id, room_id: r.room_id, occupied, visit })
-    });
-    Ok(busy.collect())
+    );
+    let change = |r: Row| {
+        let occupied = r.occupied_start.zip(r.occupied_end).map(|(start, end)| span(start, end));
+        let visit = r.visit_start.zip(r.visit_end).map(|(start, end)| span(start, end));
+        let Row { appointment_id, room_id, .. } = r;
+        let busy =
+            occupied.zip(visit).map(|(occupied, visit)| Busy { appointment_id, room_id, occupied, visit });
+        (r.provider_id, appointment_id, busy)
+    };
+    rows.fetch(db).map_ok(change).try_collect().await
 }

@@ -2,86 +2,77 @@
 //!
 //! Lock order, for every writer: the catalog row, then providers by id.
 
-use kit::ids::{ClinicId, ProviderId, ServiceTypeId};
+use kit::ids::ProviderId;
 use sqlx::{PgConnection, PgExecutor};
 
-/// What a replica compares with what it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a replica compares with what it has. None ever goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Of the catalog and the blackouts.
     pub catalog: i64,
-    /// Of each provider: calendar version, busy version.
-    pub providers: Vec<(ProviderId, i64, i64)>,
+    /// Of all calendars: the sum of their versions.
+    pub calendars: i64,
+    /// Number of the last change to busy time.
+    pub busy: i64,
 }
 
 /// Reads every counter, in one statement and so in one snapshot.
 pub async fn counters(db: impl PgExecutor<'_>) -> sqlx::Result<Counters> {
-    let rows = sqlx::query!(
-        r#"select c.version as catalog, p.id as "id?: ProviderId", p.calendar_version as "calendar?",
-                  coalesce(b.version, 0) as "busy!"
-           from scheduling.catalog c
-           left join scheduling.provider p on true
-           left join scheduling.busy_counter b on b.provider_id = p.id"#
+    sqlx::query_as!(
+        Counters,
+        r#"select c.version as catalog,
+                  (select coalesce(sum(calendar_version), 0)::bigint from scheduling.provider) as "calendars!",
+                  (select coalesce(max(changed), 0) from scheduling.busy) as "busy!"
+           from scheduling.catalog c"#
     )
-    .fetch_all(db)
-    .await?;
-    Ok(Counters {
-        catalog: rows.first().map_or(0, |row| row.catalog),
-        providers: rows.iter().filter_map(|row| Some((row.id?, row.calendar?, row.busy))).collect(),
-    })
+    .fetch_one(db)
+    .await
+}
+
+/// The calendar version of each provider.
+pub async fn calendar_versions(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<(ProviderId, i64)>> {
+    let rows = sqlx::query!(r#"select id as "id: ProviderId", calendar_version from scheduling.provider"#);
+    Ok(rows.fetch_all(db).await?.into_iter().map(|row| (row.id, row.calendar_version)).collect())
 }
 
 /// Before one provider's calendar is changed: no shared change comes in between.
-pub async fn lock_catalog(db: &mut PgConnection) -> sqlx::Result<()> {
+pub async fn share_catalog(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("select version from scheduling.catalog for share").fetch_one(db).await.map(drop)
 }
 
-/// Before anything shared is changed: replicas will read the catalog again, and no calendar changes in between.
+/// Before anything shared is changed: no calendar and nothing else shared changes in between.
+pub async fn lock_catalog(db: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("select version from scheduling.catalog for update").fetch_one(db).await.map(drop)
+}
+
+/// Something shared has changed: replicas will read the catalog again.
 pub async fn raise_catalog(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("update scheduling.catalog set version = version + 1").execute(db).await.map(drop)
 }
 
-/// Whose calendars a change concerns.
-#[derive(Clone, Copy, Debug)]
-pub enum Raised {
-    /// One provider's.
-    One(ProviderId),
-    /// Of all who work at a clinic by template or extra hours.
-    At(ClinicId),
-    /// Of all who offer a service type and work anywhere.
-    Offering(ServiceTypeId),
-    /// Of all who work anywhere.
-    All,
+/// Keeps other writers of a provider's calendar away, and tells its version; `None` = no such provider.
+pub async fn lock_calendar(db: &mut PgConnection, provider: ProviderId) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar!(
+        "select calendar_version from scheduling.provider where id = $1 for update",
+        provider as ProviderId,
+    )
+    .fetch_optional(db)
+    .await
 }
 
-/// Raises the calendar version of every provider concerned, under their row locks, and tells the new ones.
-pub async fn raise_calendars(db: &mut PgConnection, whose: Raised) -> sqlx::Result<Vec<(ProviderId, i64)>> {
-    let (one, clinic, service) = match whose {
-        Raised::One(id) => (Some(id), None, None),
-        Raised::At(id) => (None, Some(id), None),
-        Raised::Offering(id) => (None, None, Some(id)),
-        Raised::All => (None, None, None),
-    };
+/// Raises the calendar versions of these providers, under their row locks, and tells the new ones.
+pub async fn raise_calendars(
+    db: &mut PgConnection,
+    providers: &[ProviderId],
+) -> sqlx::Result<Vec<(ProviderId, i64)>> {
     let rows = sqlx::query!(
         r#"with concerned as (
-               select p.id from scheduling.provider p
-               where p.id = $1
-                  or ($1::uuid is null
-                      and ($3::uuid is null or p.service_type_ids = '{}' or $3 = any (p.service_type_ids))
-                      and (exists (select from scheduling.weekly_template t
-                                   where t.provider_id = p.id and ($2::uuid is null or t.clinic_id = $2))
-                           or exists (select from scheduling.exception e
-                                      where e.provider_id = p.id and e.kind = 'extra_hours'
-                                        and ($2::uuid is null or e.clinic_id = $2))))
-               order by p.id
-               for update
+               select id from scheduling.provider where id = any ($1) order by id for update
            )
            update scheduling.provider p set calendar_version = p.calendar_version + 1
            from concerned where p.id = concerned.id
            returning p.id as "id: ProviderId", p.calendar_version"#,
-        one as Option<ProviderId>,
-        clinic as Option<ClinicId>,
-        service as Option<ServiceTypeId>,
+        providers as &[ProviderId],
     )
     .fetch_all(db)
     .await?;

@@ -16,23 +16,24 @@ async fn racing_changes_of_one_calendar_get_versions_without_a_gap() {
     const RACERS: i64 = 12;
     let suite = Suite::start().await;
     let world = suite.world().await;
-    let noon = suite.day(3).and_hms_opt(12, 0, 0).expect("a time").and_utc();
+    // Within the shift, whether or not clocks are put forward: a blackout beside it concerns nobody.
+    let begin = suite.day(3).and_hms_opt(14, 0, 0).expect("a time").and_utc();
     let mut racers = JoinSet::new();
     for n in 0..RACERS {
         let (mut calendar, provider_id) = (suite.calendar(), world.provider.id.clone());
-        let start = noon + TimeDelta::hours(n);
-        let hour = Interval {
+        let start = begin + TimeDelta::minutes(5 * n);
+        let part = Interval {
             start_time: Some(timestamp(start)),
-            end_time: Some(timestamp(start + TimeDelta::hours(1))),
+            end_time: Some(timestamp(start + TimeDelta::minutes(5))),
         };
         racers.spawn(async move {
             if n % 3 == 0 {
-                let span = Some(blackout::Span::Interval(hour));
+                let span = Some(blackout::Span::Interval(part));
                 let blackout = Blackout { name: "Drill".into(), span, ..Default::default() };
                 let request = AddBlackoutRequest { blackout: Some(blackout), ..Default::default() };
                 calendar.add_blackout(request).await.map(drop)
             } else {
-                let (kind, interval) = (ExceptionKind::TimeOff.into(), Some(hour));
+                let (kind, interval) = (ExceptionKind::TimeOff.into(), Some(part));
                 let exception = CalendarException { provider_id, kind, interval, ..Default::default() };
                 let request = AddExceptionRequest { exception: Some(exception), ..Default::default() };
                 calendar.add_exception(request).await.map(drop)
