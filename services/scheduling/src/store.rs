@@ -3,6 +3,7 @@
 pub mod busy;
 pub mod calendar;
 pub mod catalog;
+pub mod link;
 mod versions;
 
 pub use versions::{

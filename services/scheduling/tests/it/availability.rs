@@ -18,7 +18,7 @@ use tonic::Code;
 use super::{Suite, World, bad_fields, code_and_reason, times};
 
 /// What appointments would tell about a booked slot.
-fn facts(world: &World, slot: &Slot, state: AppointmentState) -> AppointmentFacts {
+pub(crate) fn facts(world: &World, slot: &Slot, state: AppointmentState) -> AppointmentFacts {
     AppointmentFacts {
         state: state.into(),
         patient_id: PatientId::new().to_string(),

@@ -2,6 +2,7 @@
 
 mod availability;
 mod catalog;
+mod links;
 mod replicas;
 
 use chrono::{Days, NaiveDate};
@@ -47,7 +48,8 @@ impl Suite {
     /// Starts one more process's worth of the service on the same database and broker.
     pub(crate) async fn replica(servers: &Servers) -> String {
         let (listener, url) = testkit::listener().await;
-        let config = Config { service: servers.service(scheduling::NAME) };
+        let public_url = url.parse().expect("an address");
+        let config = Config { service: servers.service(scheduling::NAME), public_url };
         let run = scheduling::run(listener, config, servers.clock.clone(), servers.stop.clone());
         tokio::spawn(async move { run.await.expect("the service runs until it is stopped") });
         url
