@@ -9,7 +9,7 @@ use bench::{Sample, Shape, Taken, Week, hundred_providers};
 use chrono::NaiveDate;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
-use scheduling::domain::network::Network;
+use scheduling::domain::network::{Busy, Network};
 use scheduling::domain::search::{Query, Search, Slot};
 
 /// Slots of a page unless a caller asks for another number.
@@ -98,6 +98,8 @@ fn changes(criterion: &mut Criterion) {
     let network = sample.network();
     let (provider, calendar, busy) = &sample.members[0];
     assert_eq!(busy.len(), EACH);
+    // A visit that swaps its time with nobody.
+    let moved = Busy { occupied: busy[1].occupied, visit: busy[1].visit, ..busy[0] };
     let mut group = criterion.benchmark_group("change");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group.bench_function("calendar", |b| {
@@ -110,17 +112,13 @@ fn changes(criterion: &mut Criterion) {
     group.bench_function("busy", |b| {
         b.iter(|| {
             let mut next = network.clone();
-            next.set_busy(*provider, busy.clone());
+            next.take_busy([(*provider, moved.appointment_id, Some(moved))]);
             next
         });
     });
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.bench_function("rebuild", |b| {
-        b.iter(|| {
-            let mut next = network.clone();
-            next.rebuild(sample.now().date_naive(), Some(sample.catalog.clone()));
-            next
-        });
+        b.iter(|| network.rolled(sample.now().date_naive()));
     });
 }
 

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::index;
 use scheduling::domain::calendar::WeeklyTemplate;
 use scheduling::domain::catalog::{Clinic, OpeningHours, Provider, Room, ServiceType};
-use scheduling::domain::network::{Busy, Calendar, Catalog, Network, horizon};
+use scheduling::domain::network::{Busy, Calendar, Catalog, Network};
 use scheduling::domain::rule::Rule;
 use scheduling::domain::search::Query;
 use scheduling::domain::span::{Minute, Span};
@@ -211,8 +211,8 @@ impl Shape {
     }
 
     fn spread(&self, sample: &mut Sample, rooms: &[Vec<Room>], intervals: usize) {
-        let days = horizon(sample.now().date_naive());
-        let all = zone::whole_days(Tz::UTC, &days);
+        let network = Network::new(sample.now().date_naive());
+        let all = zone::whole_days(Tz::UTC, network.days());
         let cells = ((all.end - all.start) / GRID) as usize;
         let each = intervals / self.providers;
         for (n, (_, _, busy)) in sample.members.iter_mut().enumerate() {
@@ -237,11 +237,12 @@ impl Sample {
     /// It in memory, as a replica holds it.
     pub fn network(&self) -> Network {
         let mut network = Network::new(self.now().date_naive());
-        network.rebuild(self.now().date_naive(), Some(self.catalog.clone()));
-        for (provider, calendar, busy) in &self.members {
+        network.set_catalog(self.catalog.clone());
+        for (provider, calendar, _) in &self.members {
             network.set_calendar(*provider, calendar.clone());
-            network.set_busy(*provider, busy.clone());
         }
+        let busy = self.members.iter().flat_map(|(id, _, busy)| busy.iter().map(|b| (*id, *b)));
+        network.take_busy(busy.map(|(id, busy)| (id, busy.appointment_id, Some(busy))));
         network
     }
 
