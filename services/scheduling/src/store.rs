@@ -8,7 +8,7 @@ mod versions;
 
 pub use versions::{
     Counters, calendar_versions, counters, lock_calendar, lock_catalog, raise_calendars, raise_catalog,
-    share_catalog,
+    share_catalog, working,
 };
 
 use chrono::{DateTime, Utc};
