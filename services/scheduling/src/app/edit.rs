@@ -101,7 +101,7 @@ impl<'a> Edit<'a> {
         whose: impl Fn(ClinicId, &Post) -> bool,
     ) -> Result<(), Error> {
         store::raise_catalog(self.tx).await?;
-        let from_now_on = self.from_now_on();
+        let from_now_on = self.rest_of_time();
         let concerned = self.posted(whose).into_iter().map(|id| (id, from_now_on.clone())).collect();
         self.tell(change, concerned).await
     }
@@ -109,7 +109,7 @@ impl<'a> Edit<'a> {
     /// A provider's catalog entry has been changed: raises and tells its calendar, from now on.
     pub async fn tell_one(self, provider: ProviderId, change: CalendarChange) -> Result<(), Error> {
         store::raise_catalog(self.tx).await?;
-        let from_now_on = self.from_now_on();
+        let from_now_on = self.rest_of_time();
         self.tell(change, vec![(provider, from_now_on)]).await
     }
 
@@ -121,11 +121,11 @@ impl<'a> Edit<'a> {
         change: CalendarChange,
     ) -> Result<(), Error> {
         store::raise_catalog(self.tx).await?;
-        let from_now_on = self.from_now_on();
+        let from_now_on = self.rest_of_time();
         Ok(events::calendar_changed(self.tx, (provider, version), change, &from_now_on).await?)
     }
 
-    fn from_now_on(&self) -> Spans {
+    fn rest_of_time(&self) -> Spans {
         [Span::new(minute(self.now), Minute::MAX)].into_iter().collect()
     }
 

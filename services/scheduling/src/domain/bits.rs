@@ -47,10 +47,9 @@ impl Cells {
 
     /// The cells that `span` touches.
     fn touching(span: Span) -> Self {
-        Self(
-            span.start.div_euclid(CELL),
-            span.end.div_euclid(CELL) + i64::from(span.end.rem_euclid(CELL) != 0),
-        )
+        let first = span.start.div_euclid(CELL);
+        let last = (span.end - 1).div_euclid(CELL);
+        Self(first, if span.is_empty() { first } else { last + 1 })
     }
 
     /// The bits of word number `word` that lie in the run.
