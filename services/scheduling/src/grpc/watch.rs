@@ -28,6 +28,8 @@ use crate::mirror::View;
 
 /// How long a message waits for its reader.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the clock is looked at while nothing is heard of the network, as when the database is away.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// Slots that an open search may have.
 const MAX_SLOTS: usize = 20_000;
 /// Slots of one message, freed and taken counted apart.
@@ -146,6 +148,7 @@ impl Watch {
             let view = loop {
                 tokio::select! {
                     changed = self.views.changed() => if changed.is_err() { return Some(Error::WatchEnded) },
+                    () = tokio::time::sleep(LOOK_AT_CLOCK) => {}
                     () = sender.closed() => return None,
                 }
                 let view = self.views.borrow_and_update().clone();
@@ -210,6 +213,7 @@ fn messages(
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
+    use kit::clock::Offset;
     use kit::ids::{ClinicId, RoomId, ServiceTypeId, WeeklyTemplateId};
     use uuid::Uuid;
 
@@ -316,6 +320,20 @@ mod tests {
         drop(states);
         assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn time_passes_even_when_nothing_is_heard_of_the_network() {
+        let offset = Offset::default();
+        let clock = Clock::Simulated(offset.clone());
+        let now = clock.now();
+        let (_states, views) = watch::channel(View::of(network(now, 11), now));
+        let watch = Watch::open(clock, views, tomorrow(now), now).unwrap();
+        let seat = Seats::default().take("somebody").unwrap();
+        let mut stream = watch.follow(CancellationToken::new(), seat);
+        assert_eq!(stream.next().await.unwrap().unwrap().added.len(), 4);
+        offset.set(TimeDelta::days(2));
+        assert_eq!(stream.next().await.unwrap().unwrap().removed.len(), 4);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use kit::ids::ProviderId;
 use proto::clinic::scheduling::v1::{
     AvailabilityQuery, BlockCode, Clinic, ExceptionKind, ExplainAvailabilityRequest,
     ExplainAvailabilityResponse, Provider, SearchAvailabilityRequest, ServiceType, UpdateServiceTypeRequest,
 };
+use tonic::Code;
 
 use super::making::{at, clocks, during, exception, facts, shift, visit, whole_day};
-use super::{Suite, ZONE};
+use super::{Suite, ZONE, bad_fields, code_and_reason};
 
 /// A Monday, at seven o'clock in New York.
 const MONDAY: &str = "2030-03-04T12:00:00Z";
@@ -57,6 +59,15 @@ impl Obstacles {
         made
     }
 
+    fn question(&self, provider_id: &str, service: &ServiceType, start: &str) -> ExplainAvailabilityRequest {
+        ExplainAvailabilityRequest {
+            service_type_id: service.id.clone(),
+            clinic_id: self.clinic.id.clone(),
+            provider_id: provider_id.to_owned(),
+            start_time: Some(kit::fields::timestamp(at(ZONE, start))),
+        }
+    }
+
     async fn explain(&self, service: &ServiceType, start: &str) -> ExplainAvailabilityResponse {
         self.explain_of(&self.ada.id, service, start).await
     }
@@ -67,12 +78,7 @@ impl Obstacles {
         service: &ServiceType,
         start: &str,
     ) -> ExplainAvailabilityResponse {
-        let request = ExplainAvailabilityRequest {
-            service_type_id: service.id.clone(),
-            clinic_id: self.clinic.id.clone(),
-            provider_id: provider_id.to_owned(),
-            start_time: Some(kit::fields::timestamp(at(ZONE, start))),
-        };
+        let request = self.question(provider_id, service, start);
         self.suite.availability().explain_availability(request).await.expect("an explanation").into_inner()
     }
 }
@@ -179,6 +185,20 @@ async fn each_rule_is_named_with_its_words_its_part_of_the_visit_and_its_source(
         BlockCode::OffStep,
     ];
     assert_eq!(codes, all, "by code");
+
+    let unknown = ProviderId::new().to_string();
+    let good = o.question(ada, &o.plain, "2030-03-05 09:00");
+    for (request, reason) in [
+        (ExplainAvailabilityRequest { provider_id: unknown.clone(), ..good.clone() }, "PROVIDER_NOT_FOUND"),
+        (ExplainAvailabilityRequest { clinic_id: unknown.clone(), ..good.clone() }, "CLINIC_NOT_FOUND"),
+        (ExplainAvailabilityRequest { service_type_id: unknown, ..good.clone() }, "SERVICE_TYPE_NOT_FOUND"),
+    ] {
+        let status = suite.availability().explain_availability(request).await.unwrap_err();
+        assert_eq!(code_and_reason(&status), (Code::NotFound, reason.to_owned()));
+    }
+    let ragged = o.question(ada, &o.plain, "2030-03-05 09:01");
+    let status = suite.availability().explain_availability(ragged).await.unwrap_err();
+    assert_eq!(bad_fields(&status), ["start_time"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
