@@ -222,6 +222,7 @@ mod tests {
     use crate::domain::catalog::{Clinic, OpeningHours, Provider, Room, ServiceType};
     use crate::domain::network::{Calendar, Catalog};
     use crate::domain::rule::Rule;
+    use crate::domain::span::instant;
 
     const ID: Uuid = Uuid::max();
 
@@ -305,35 +306,46 @@ mod tests {
         }
     }
 
+    /// A clock at the very beginning of a minute, so that none passes during a test.
+    fn clock() -> (Clock, Offset) {
+        let now = Clock::System.now();
+        let offset = Offset::new(instant(minute(now)) - now);
+        (Clock::Simulated(offset.clone()), offset)
+    }
+
+    /// How many slots the next message adds and removes.
+    async fn told(stream: &mut Changes) -> Result<(usize, usize), Status> {
+        let message = tokio::time::timeout(testkit::SOON, stream.next()).await.expect("a message soon");
+        let message = message.expect("not the end")?;
+        assert!(message.complete);
+        Ok((message.added.len(), message.removed.len()))
+    }
+
     #[tokio::test]
     async fn a_change_between_the_first_search_and_the_first_message_is_told() {
-        let clock = Clock::System;
+        let (clock, _) = clock();
         let now = clock.now();
         let (states, views) = watch::channel(View::of(network(now, 11), now));
         let watch = Watch::open(clock, views, tomorrow(now), now).unwrap();
         states.send_replace(View::of(network(now, 10), now));
-        let seat = Seats::default().take("somebody").unwrap();
-        let mut stream = watch.follow(CancellationToken::new(), seat);
-        let sizes = |m: wire::WatchAvailabilityResponse| (m.added.len(), m.removed.len(), m.complete);
-        assert_eq!(sizes(stream.next().await.unwrap().unwrap()), (4, 0, true));
-        assert_eq!(sizes(stream.next().await.unwrap().unwrap()), (0, 2, true));
+        let mut stream = watch.follow(CancellationToken::new(), Seats::default().take("somebody").unwrap());
+        assert_eq!(told(&mut stream).await.unwrap(), (4, 0));
+        assert_eq!(told(&mut stream).await.unwrap(), (0, 2));
         drop(states);
-        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+        assert_eq!(told(&mut stream).await.unwrap_err().code(), tonic::Code::Unavailable);
         assert!(stream.next().await.is_none());
     }
 
     #[tokio::test]
     async fn time_passes_even_when_nothing_is_heard_of_the_network() {
-        let offset = Offset::default();
-        let clock = Clock::Simulated(offset.clone());
+        let (clock, offset) = clock();
         let now = clock.now();
         let (_states, views) = watch::channel(View::of(network(now, 11), now));
         let watch = Watch::open(clock, views, tomorrow(now), now).unwrap();
-        let seat = Seats::default().take("somebody").unwrap();
-        let mut stream = watch.follow(CancellationToken::new(), seat);
-        assert_eq!(stream.next().await.unwrap().unwrap().added.len(), 4);
+        let mut stream = watch.follow(CancellationToken::new(), Seats::default().take("somebody").unwrap());
+        assert_eq!(told(&mut stream).await.unwrap(), (4, 0));
         offset.set(TimeDelta::days(2));
-        assert_eq!(stream.next().await.unwrap().unwrap().removed.len(), 4);
+        assert_eq!(told(&mut stream).await.unwrap(), (0, 4));
     }
 
     #[test]
