@@ -2,8 +2,8 @@
 
 use kit::ids::{ClinicId, ProviderId};
 use proto::clinic::scheduling::v1::{
-    CalendarEntry, CalendarEntryKind as Kind, DateSpan, DeleteWeeklyTemplateRequest, ExceptionKind,
-    GetProviderCalendarRequest, ProviderCalendar, blackout,
+    CalendarEntry, CalendarEntryKind as Kind, Clinic, DateSpan, DeleteWeeklyTemplateRequest, ExceptionKind,
+    GetProviderCalendarRequest, ProviderCalendar, RemoveExceptionRequest, blackout,
 };
 use tonic::{Code, Status};
 
@@ -91,10 +91,7 @@ async fn a_calendar_shows_every_rule_with_its_source_and_what_is_left() {
         let request = DeleteWeeklyTemplateRequest { weekly_template_id: id, ..Default::default() };
         suite.calendar().delete_weekly_template(request).await.unwrap();
     }
-    let request = proto::clinic::scheduling::v1::RemoveExceptionRequest {
-        exception_id: extra.id,
-        ..Default::default()
-    };
+    let request = RemoveExceptionRequest { exception_id: extra.id, ..Default::default() };
     suite.calendar().remove_exception(request).await.unwrap();
     let left = suite.agenda(&provider.id, "", day()).await.unwrap().entries;
     let kinds: Vec<_> = left.iter().map(|e| e.kind()).collect();
@@ -105,7 +102,7 @@ async fn a_calendar_shows_every_rule_with_its_source_and_what_is_left() {
 async fn nights_are_cut_to_the_days_asked_for_and_as_long_as_they_really_are() {
     let suite = Suite::start_at(FRIDAY).await;
     let clinic = suite.clinic("Lakeside", ZONE).await;
-    let always = proto::clinic::scheduling::v1::Clinic {
+    let always = Clinic {
         id: clinic.id.clone(),
         opening_hours: super::making::open(1..=7, ["00:00", "24:00"]),
         ..Default::default()

@@ -4,7 +4,7 @@ use kit::fields::time_of_day;
 use proto::clinic::scheduling::v1::{
     CalendarChangeCause, CalendarChanged, Clinic, DeleteWeeklyTemplateRequest, ExceptionKind, Provider,
     RemoveBlackoutRequest, RemoveExceptionRequest, Room, ServiceType, UpdateProviderRequest,
-    UpdateRoomRequest, UpdateServiceTypeRequest, WeeklyTemplate,
+    UpdateRoomRequest, UpdateServiceTypeRequest, WeeklyTemplate, blackout,
 };
 
 use super::making::{clocks, during, exception, open, shift, visit, whole_day};
@@ -209,11 +209,11 @@ async fn hours_and_blackouts_are_told_to_those_who_lose_time_and_to_nobody_else(
     // Hours of one clinic; and the same instants everywhere.
     let hour = during(ZONE, "2030-03-12", ["10:30", "14:00"]);
     let id = region.lakeside.id.clone();
-    region.suite.close(&id, proto::clinic::scheduling::v1::blackout::Span::Interval(hour)).await;
+    region.suite.close(&id, blackout::Span::Interval(hour)).await;
     let tuesday = vec!["2030-03-12 10:30-11:00".to_owned()];
     assert_eq!(region.told().await, [("Ada", cause, tuesday.clone()), ("Ben", cause, tuesday)]);
     let hour = during(ZONE, "2030-03-18", ["10:30", "11:30"]);
-    region.suite.close("", proto::clinic::scheduling::v1::blackout::Span::Interval(hour)).await;
+    region.suite.close("", blackout::Span::Interval(hour)).await;
     let monday = |hours: &str| vec![format!("2030-03-18 {hours}")];
     let lost = [("Cleo", cause, monday("10:30-11:00")), ("Dan", cause, monday("10:30-11:30"))];
     assert_eq!(region.told().await, lost);

@@ -66,7 +66,7 @@ impl Suite {
         self.calendar().add_exception(request).await.expect("an exception").into_inner()
     }
 
-    /// Closes a clinic, or with an empty id all of them, for a while or for a whole day such as `2030-03-11`.
+    /// Closes a clinic, or with an empty id all of them.
     pub(crate) async fn close(&self, clinic_id: &str, span: blackout::Span) -> Blackout {
         let clinic_id = clinic_id.to_owned();
         let blackout = Blackout { clinic_id, name: "Closed".into(), span: Some(span), ..Default::default() };
@@ -184,6 +184,7 @@ pub(crate) fn during(zone: &str, day: &str, [start, end]: [&str; 2]) -> Interval
     Interval { start_time: at(start), end_time: at(end) }
 }
 
+/// A day of each clinic, such as `2030-03-11`.
 pub(crate) fn whole_day(day: &str) -> blackout::Span {
     let day = kit::fields::date(day.parse().expect("a date"));
     blackout::Span::Days(DateSpan { first_date: Some(day), last_date: None })

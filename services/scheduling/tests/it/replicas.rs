@@ -80,7 +80,7 @@ async fn agree(
     world: &World,
     slots: usize,
 ) -> Vec<SearchAvailabilityResponse> {
-    const BOUND: Duration = Duration::from_secs(5);
+    const BOUND: Duration = Duration::from_secs(10);
     testkit::until_within(BOUND, what, async || {
         let first = answers(suite, urls[0], world).await;
         let found: usize = first.iter().map(|page| page.slots.len()).sum();

@@ -2,9 +2,10 @@
 
 use kit::ids::{RequestId, WeeklyTemplateId};
 use proto::clinic::scheduling::v1::{
-    BlockCode, CheckSlotRequest, Clinic, DeleteWeeklyTemplateRequest, GetClinicRequest, GetProviderRequest,
-    GetRoomRequest, GetServiceTypeRequest, ListWeeklyTemplatesRequest, Provider, PutWeeklyTemplateRequest,
-    Room, ServiceType, UpdateProviderRequest, UpdateRoomRequest, UpdateServiceTypeRequest, WeeklyTemplate,
+    AvailabilityQuery, BlockCode, CheckSlotRequest, Clinic, DeleteWeeklyTemplateRequest, GetClinicRequest,
+    GetProviderRequest, GetRoomRequest, GetServiceTypeRequest, ListWeeklyTemplatesRequest, Provider,
+    PutWeeklyTemplateRequest, Room, SearchAvailabilityRequest, ServiceType, UpdateClinicRequest,
+    UpdateProviderRequest, UpdateRoomRequest, UpdateServiceTypeRequest, WeeklyTemplate,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -76,12 +77,8 @@ async fn templates_of_one_clinic_add_up_and_there_are_at_most_fifty() {
     let tuesdays = "FREQ=WEEKLY;BYDAY=TU;COUNT=3";
     let first = suite.put(&shift(&clinic, &provider, tuesdays, ["09:00", "10:15"])).await;
     let last = suite.put(&shift(&clinic, &provider, tuesdays, ["10:00", "11:00"])).await;
-    let query = proto::clinic::scheduling::v1::AvailabilityQuery {
-        service_type_id: service.id,
-        ..Default::default()
-    };
-    let search =
-        proto::clinic::scheduling::v1::SearchAvailabilityRequest { query: Some(query), ..Default::default() };
+    let query = AvailabilityQuery { service_type_id: service.id, ..Default::default() };
+    let search = SearchAvailabilityRequest { query: Some(query), ..Default::default() };
     // The visit at ten lies across the seam.
     assert_eq!(super::times(&suite.find(&search).await), ["09:00", "09:30", "10:00", "10:30"]);
 
@@ -192,11 +189,7 @@ async fn what_is_retired_stays_readable_and_takes_no_new_visits() {
             let read = match thing {
                 "clinic" => {
                     let clinic = Some(Clinic { id: clinic.id.clone(), retired, ..Default::default() });
-                    let request = proto::clinic::scheduling::v1::UpdateClinicRequest {
-                        clinic,
-                        update_mask: mask(),
-                        ..Default::default()
-                    };
+                    let request = UpdateClinicRequest { clinic, update_mask: mask(), ..Default::default() };
                     catalog.update_clinic(request).await.unwrap();
                     let request = GetClinicRequest { clinic_id: check.clinic_id.clone() };
                     catalog.get_clinic(request).await.unwrap().into_inner().retired

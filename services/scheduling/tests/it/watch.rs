@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use kit::ids::AppointmentId;
-use proto::clinic::appointments::v1::{AppointmentCancelled, AppointmentRescheduled, AppointmentState};
+use proto::clinic::appointments::v1::{
+    AppointmentCancelled, AppointmentFacts, AppointmentRescheduled, AppointmentState,
+};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServiceClient;
 use proto::clinic::scheduling::v1::{
@@ -250,7 +252,7 @@ async fn whatever_changes_readers_at_every_replica_have_what_a_search_finds() {
     let gone = AppointmentCancelled {
         appointment_id: fence.to_string(),
         version,
-        appointment: Some(proto::clinic::appointments::v1::AppointmentFacts {
+        appointment: Some(AppointmentFacts {
             state: AppointmentState::Cancelled.into(),
             ..facts(
                 &large.clinics[0].1,
