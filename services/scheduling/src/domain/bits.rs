@@ -39,10 +39,7 @@ struct Cells(i64, i64);
 impl Cells {
     /// The cells that lie in `span` whole.
     fn inside(span: Span) -> Self {
-        Self(
-            span.start.div_euclid(CELL) + i64::from(span.start.rem_euclid(CELL) != 0),
-            span.end.div_euclid(CELL),
-        )
+        Self(Self::beginning(span).0, span.end.div_euclid(CELL))
     }
 
     /// The cells that `span` touches.
@@ -50,6 +47,12 @@ impl Cells {
         let first = span.start.div_euclid(CELL);
         let last = (span.end - 1).div_euclid(CELL);
         Self(first, if span.is_empty() { first } else { last + 1 })
+    }
+
+    /// The cells that begin in `span`.
+    fn beginning(span: Span) -> Self {
+        let up = |minute: Minute| minute.div_euclid(CELL) + i64::from(minute.rem_euclid(CELL) != 0);
+        Self(up(span.start), up(span.end))
     }
 
     /// The bits of word number `word` that lie in the run.
@@ -186,9 +189,9 @@ pub fn ones(mut word: u64) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The bits of word number `word` that lie whole in `range`.
+/// The bits of word number `word` whose cells begin in `range`.
 pub fn mask(word: i64, range: Span) -> u64 {
-    Cells::inside(range).mask(word)
+    Cells::beginning(range).mask(word)
 }
 
 /// Leaves of a set the cells at which a run of `length` cells of it begins. What lies behind the end counts as missing.

@@ -18,7 +18,7 @@ use tonic::Code;
 use super::{Suite, World, bad_fields, code_and_reason, making, times};
 
 /// What appointments would tell about a booked slot.
-fn facts(world: &World, slot: &Slot, state: AppointmentState) -> AppointmentFacts {
+pub(crate) fn facts(world: &World, slot: &Slot, state: AppointmentState) -> AppointmentFacts {
     let booked = making::facts(&world.room, &slot.provider_id, slot.interval.expect("an interval"));
     AppointmentFacts { state: state.into(), service_type_id: world.service.id.clone(), ..booked }
 }

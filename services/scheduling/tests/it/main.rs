@@ -5,6 +5,7 @@ mod availability;
 mod catalog;
 mod changes;
 mod explain;
+mod links;
 mod making;
 mod replicas;
 mod templates;
@@ -72,7 +73,8 @@ impl Suite {
         stop: CancellationToken,
     ) -> (String, JoinHandle<()>) {
         let (listener, url) = testkit::listener().await;
-        let config = Config { service: servers.service(scheduling::NAME) };
+        let public_url = url.parse().expect("an address");
+        let config = Config { service: servers.service(scheduling::NAME), public_url };
         let run = scheduling::run(listener, config, servers.clock.clone(), stop);
         (url, tokio::spawn(async move { run.await.expect("the service runs until it is stopped") }))
     }
