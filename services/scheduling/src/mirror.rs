@@ -44,6 +44,12 @@ pub struct View {
 }
 
 impl View {
+    /// A state that was never stored.
+    #[cfg(test)]
+    pub(crate) fn of(network: Network, as_of: DateTime<Utc>) -> Self {
+        Self { network: Arc::new(network), as_of, seen: Arc::default() }
+    }
+
     /// The state as the transaction of `db` sees it, its own changes included. Busy time may be a moment older.
     pub async fn within(&self, db: &mut PgConnection) -> sqlx::Result<Self> {
         let counters = Counters { busy: self.seen.counters.busy, ..store::counters(&mut *db).await? };

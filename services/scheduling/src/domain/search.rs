@@ -293,6 +293,11 @@ impl<'a> Search<'a> {
         all
     }
 
+    /// How long visits are.
+    pub fn visit_minutes(&self) -> i32 {
+        self.service.duration_minutes
+    }
+
     /// The visit of a slot, and its clinic's zone.
     pub fn visit(&self, slot: Slot) -> (Span, Tz) {
         let zone = self.network.site(slot.clinic_id).map(|site| site.clinic.time_zone);
