@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Wait before a failed look is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 /// Time that passed longer ago than this is not kept in memory.
-const PAST: TimeDelta = TimeDelta::days(3);
+pub const PAST: TimeDelta = TimeDelta::days(3);
 /// Rows read in one list that has no other bound.
 const EVERYTHING: i64 = i64::MAX;
 

@@ -1,5 +1,7 @@
 //! Changing when providers work.
 
+use std::sync::Arc;
+
 use kit::ids::{BlackoutId, ExceptionId, WeeklyTemplateId};
 use kit::status::Error as Common;
 use proto::clinic::scheduling::v1 as wire;
@@ -9,12 +11,13 @@ use sqlx::PgConnection;
 use super::edit::Edit;
 use super::{App, compare_etag};
 use crate::domain::calendar::{Blackout, Exception, WeeklyTemplate};
-use crate::domain::network::Network;
-use crate::domain::span::Span;
+use crate::domain::network::{Calendar, Member, Network};
+use crate::domain::span::{Span, instant};
+use crate::domain::{Days, zone};
 use crate::error::{Error, exists, not_found};
 use crate::events::CalendarChange;
 use crate::grpc::encode;
-use crate::mirror::View;
+use crate::mirror::{self, View};
 use crate::store;
 
 /// Templates that one provider has at most: bounds the work of expanding a calendar.
@@ -68,7 +71,7 @@ fn bounded(after: &Network, template: &WeeklyTemplate) -> Result<(), Error> {
     Err(Error::TemplatesOverlap {
         ids: [template.id, other.id],
         clinics: [name(template.clinic_id), name(other.clinic_id)],
-        first: crate::domain::zone::clock(template.rule.zone(), span),
+        first: zone::clock(template.rule.zone(), span),
     })
 }
 
@@ -162,4 +165,16 @@ async fn tell_blackout(edit: Edit<'_>, before: &View, blackout: &Blackout) -> Re
     let reach: Vec<Span> = sites.map(|site| blackout.at(site.clinic.time_zone)).collect();
     let (clinic, source) = (blackout.clinic_id, blackout.id.uuid());
     edit.tell_hours(before, CalendarChange { clinic, cause: Cause::Blackout, source }, &reach).await
+}
+
+/// A provider with the exceptions of days that passed too long ago to be in memory; `None` = all of `days` are.
+pub async fn as_of_old(app: &App, member: &Member, days: &Days) -> Result<Option<Member>, Error> {
+    let since = zone::whole_days(chrono_tz::UTC, days).start - zone::DAY;
+    if instant(since) > app.now() - mirror::PAST {
+        return Ok(None);
+    }
+    let id = member.provider.id;
+    let exceptions = store::calendar::exceptions_of(app.pool(), &[id], instant(since)).await?;
+    let calendar = Arc::new(Calendar { exceptions, ..Calendar::clone(&member.calendar) });
+    Ok(Some(Member { provider: member.provider.clone(), calendar }))
 }

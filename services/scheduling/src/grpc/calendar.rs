@@ -189,7 +189,8 @@ impl CalendarService for Calendar {
         if let Some(clinic) = clinic.filter(|id| state.network.site(*id).is_none()) {
             return Err(not_found(clinic).into());
         }
-        let entries = agenda(&state.network, member, clinic, &days);
+        let then = calendar::as_of_old(&self.0, member, &days).await?;
+        let entries = agenda(&state.network, then.as_ref().unwrap_or(member), clinic, &days);
         if entries.len() > MAX_ENTRIES {
             return Err(Error::TooManyEntries { found: entries.len(), most: MAX_ENTRIES }.into());
         }
