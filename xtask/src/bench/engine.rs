@@ -86,7 +86,7 @@ fn report(medians: &Medians) -> anyhow::Result<String> {
              running searches their state:\n\n| change | measured |\n|---|---|\n";
     for (change, case) in [
         ("the calendar of one provider", "calendar"),
-        ("the taken time of one provider: 1,000 intervals replaced by as many", "busy"),
+        ("one visit of a provider who has 1,000", "busy"),
         ("everything again: catalog, and every calendar expanded over two years", "rebuild"),
     ] {
         text += &format!("| {change} | {} |\n", time(medians.of("change", case)?));

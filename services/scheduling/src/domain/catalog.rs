@@ -168,6 +168,11 @@ impl ServiceType {
         time(self) == time(other)
     }
 
+    /// Length of the visit with its buffers.
+    pub fn occupied_minutes(&self) -> i64 {
+        i64::from(self.buffer_before_minutes + self.duration_minutes + self.buffer_after_minutes)
+    }
+
     /// Minutes from one start on offer to the next.
     pub fn step(&self) -> i64 {
         i64::from(if self.step_minutes == 0 { self.duration_minutes } else { self.step_minutes })

@@ -23,10 +23,13 @@ use super::zone::{self, Stretch};
 const WINDOW: usize = 12;
 /// Words before the window that are read, for buffers before a visit.
 const BEFORE: usize = 1;
-/// Words after it, for visits that begin in it: the longest visit and its buffers are 144 cells.
-const AFTER: usize = 3;
+/// Words after it, for visits that begin in it: one for almost all of them, three for the longest, which with its buffers has 144
+/// cells.
+const AFTER: usize = 1;
+const LONG_AFTER: usize = 3;
 /// Words that are read to judge a window.
-type Strip = [u64; BEFORE + WINDOW + AFTER];
+const STRIP: usize = BEFORE + WINDOW + AFTER;
+const LONG_STRIP: usize = BEFORE + WINDOW + LONG_AFTER;
 
 /// Days that one search may span.
 pub const MAX_DAYS: i64 = 62;
@@ -326,10 +329,15 @@ impl<'a> Search<'a> {
         else {
             return ControlFlow::Continue(());
         };
+        let reach = bits::cells(self.service.occupied_minutes());
         let starts = vec![[0; WINDOW]; self.lanes.len()];
         let mut window = Window { first: bits::word_of(first.max(from)), starts };
         while window.first <= bits::word_of(last - 1) {
-            let plans = self.plans.iter().filter(|plan| self.fill(plan, &mut window)).count();
+            let fill = |plan: &&Plan<'_>| match reach <= 64 {
+                true => self.fill::<STRIP>(plan, &mut window),
+                false => self.fill::<LONG_STRIP>(plan, &mut window),
+            };
+            let plans = self.plans.iter().filter(fill).count();
             if plans > 0 {
                 each(&window)?;
             }
@@ -339,8 +347,8 @@ impl<'a> Search<'a> {
     }
 
     /// Works out the starts of a plan's lanes; false when there can be none.
-    fn fill(&self, plan: &Plan<'_>, window: &mut Window) -> bool {
-        let allowed = plan.allowed(self.service, window.first);
+    fn fill<const N: usize>(&self, plan: &Plan<'_>, window: &mut Window) -> bool {
+        let allowed = plan.allowed::<N>(self.service, window.first);
         if allowed == [0; WINDOW] {
             window.starts[plan.lanes.clone()].fill([0; WINDOW]);
             return false;
@@ -349,20 +357,18 @@ impl<'a> Search<'a> {
         let before = bits::cells(self.service.buffer_before_minutes.into());
         let after = bits::cells(self.service.buffer_after_minutes.into());
         let from = window.first - BEFORE as i64;
-        let (mut usable, mut strip, mut clear): (Strip, Strip, Strip) = Default::default();
-        plan.site.usable().read(from, &mut usable);
+        let usable: [u64; N] = plan.site.usable().read(from);
         for lane in plan.lanes.clone() {
             let Lane { post, taken, .. } = &self.lanes[lane];
-            post.own.read(from, &mut strip);
+            let mut strip: [u64; N] = post.own.read(from);
             both(&mut strip, &usable);
-            if let Some(taken) = taken {
-                taken.bits().read(from, &mut clear);
-                clear.iter_mut().for_each(|word| *word = !*word);
-                both(&mut strip, &clear);
+            let clear: Option<[u64; N]> = taken.map(|taken| taken.bits().read(from).map(|word: u64| !word));
+            if let Some(clear) = &clear {
+                both(&mut strip, clear);
             }
             bits::keep_runs(&mut strip, length);
             // The buffers are the provider's: the visit keeps away from what is taken by them, not from the end of a shift.
-            if taken.is_some() && before + after > 0 {
+            if let Some(mut clear) = clear.filter(|_| before + after > 0) {
                 bits::keep_runs(&mut clear, before + length + after);
                 bits::delay(&mut clear, before);
                 both(&mut strip, &clear);
@@ -399,7 +405,7 @@ impl<'a> Search<'a> {
     }
 }
 
-fn both(words: &mut Strip, with: &Strip) {
+fn both<const N: usize>(words: &mut [u64; N], with: &[u64; N]) {
     words.iter_mut().zip(with).for_each(|(word, with)| *word &= with);
 }
 
@@ -448,7 +454,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The starts in the window that begins with word `first` that are on the step and have some room free for the visit.
-    fn allowed(&self, service: &ServiceType, first: i64) -> [u64; WINDOW] {
+    fn allowed<const N: usize>(&self, service: &ServiceType, first: i64) -> [u64; WINDOW] {
         let window = Span::new(bits::minute_of(first, 0), bits::minute_of(first + WINDOW as i64, 0));
         let mut allowed = [0; WINDOW];
         for (stretch, range) in self.starts_in(first) {
@@ -459,20 +465,18 @@ impl<'a> Plan<'a> {
                 allowed[(word - first) as usize] |= 1 << bit;
             }
         }
-        self.keep_roomed(service, first, &mut allowed);
+        self.keep_roomed::<N>(service, first, &mut allowed);
         allowed
     }
 
-    fn keep_roomed(&self, service: &ServiceType, first: i64, allowed: &mut [u64; WINDOW]) {
+    fn keep_roomed<const N: usize>(&self, service: &ServiceType, first: i64, allowed: &mut [u64; WINDOW]) {
         let Some(rooms) = &self.rooms else { return };
         let mut missing = *allowed;
         for room in rooms {
             if missing == [0; WINDOW] {
                 return;
             }
-            let mut free: Strip = Default::default();
-            room.bits().read(first - BEFORE as i64, &mut free);
-            free.iter_mut().for_each(|word| *word = !*word);
+            let mut free: [u64; N] = room.bits().read(first - BEFORE as i64).map(|word: u64| !word);
             bits::keep_runs(&mut free, bits::cells(service.duration_minutes.into()));
             missing.iter_mut().zip(&free[BEFORE..]).for_each(|(missing, free)| *missing &= !free);
         }
