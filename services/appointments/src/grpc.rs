@@ -3,7 +3,7 @@
 use kit::auth::{Caller, caller};
 use kit::fields::Fields;
 use kit::idempotency::Key;
-use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId};
+use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId, RoomId};
 use kit::page::Page;
 use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
@@ -143,6 +143,29 @@ impl BookingService for Booking {
         Ok(Response::new(pb::ListAppointmentsResponse { appointments, next_page_token }))
     }
 
+    async fn reschedule_appointment(
+        &self,
+        request: Request<pb::RescheduleAppointmentRequest>,
+    ) -> Result<Response<pb::Appointment>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let to = app::Move {
+            change: app::Change {
+                key: key(&mut fields, &caller, "RescheduleAppointment", &request.request_id, &request),
+                id: fields.id("appointment_id", &request.appointment_id),
+                etag: request.etag.clone(),
+            },
+            clinic: fields.optional_id("clinic_id", &request.clinic_id),
+            provider: fields.optional_id("provider_id", &request.provider_id),
+            room: fields.optional_id("room_id", &request.room_id),
+            start: start(&mut fields, request.start_time),
+            override_reason: reason(&mut fields, &request.override_reason),
+        };
+        check(fields)?;
+        Ok(Response::new(self.0.reschedule(&caller, &to).await?))
+    }
+
     async fn cancel_appointment(
         &self,
         request: Request<pb::CancelAppointmentRequest>,
@@ -233,6 +256,8 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
     let named: Option<PatientId> = fields.optional_id("patient_id", &request.patient_id);
     let clinic: Option<ClinicId> = fields.optional_id("clinic_id", &request.clinic_id);
     let provider: Option<ProviderId> = fields.optional_id("provider_id", &request.provider_id);
+    let room: Option<RoomId> = fields.optional_id("room_id", &request.room_id);
+    let date = request.date.as_ref().map(|date| fields.date("date", Some(date)));
     let interval = request.interval.unwrap_or_default();
     let mut bound = |name: &str, t: Option<prost_types::Timestamp>| t.map(|t| fields.instant(name, Some(t)));
     let from = bound("interval.start_time", interval.start_time);
@@ -251,13 +276,13 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
         states = State::ALL.into_iter().filter(|s| !left_out.contains(s)).collect();
     }
     let patient = caller.only_patient().or(named);
-    let some = patient.is_some() || clinic.is_some() || provider.is_some();
-    fields.ensure(some, "patient_id", "one of patient_id, clinic_id and provider_id is required");
+    let some = patient.is_some() || clinic.is_some() || provider.is_some() || room.is_some();
+    fields.ensure(some, "patient_id", "one of patient_id, clinic_id, provider_id and room_id is required");
     fields.check()?;
     if let Some(named) = named {
         caller.see(named, named)?;
     }
     let page = Page::parse(request.page_size, &request.page_token)?;
-    let filter = Filter { patient, clinic, provider, from, until, states };
+    let filter = Filter { patient, clinic, provider, room, date, from, until, states };
     Ok(List { filter, latest_first: request.latest_first, page })
 }

@@ -132,6 +132,7 @@ impl App {
         match row.state {
             State::Booked => return Ok(row),
             State::Expired | State::Declined => return Err(Error::HoldExpired),
+            State::Released if row.is_overtaken() => return Err(Error::overtaken(&row)),
             state if state != State::Held => return Err(Error::WrongState { id, state }),
             _ => {}
         }
@@ -209,6 +210,7 @@ impl App {
                 Err(Error::PaymentDeclined { hold: id, decline_code: row.decline_code })
             }
             (State::Expired | State::Declined, _) => Err(Error::HoldExpired),
+            (State::Released, _) if row.is_overtaken() => Err(Error::overtaken(&row)),
             (State::Released, _) => Err(Error::WrongState { id, state: row.state }),
             _ => Ok(row.into()),
         }
@@ -217,7 +219,12 @@ impl App {
     /// Ends holds whose time is up and finishes bookings that nobody drives, until told to stop.
     pub async fn work(self) {
         let mut failing = false;
-        while self.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        while !self.stop.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.marked.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
             match self.look_after().await {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
@@ -238,6 +245,7 @@ impl App {
         let mut tx = self.db.begin().await?;
         let left_open = store::take_over(&mut tx, BATCH).await?;
         tx.commit().await?;
+        self.judge_marked().await?;
         for id in left_open {
             tracing::info!(%id, "finishing a booking that was left open");
             let app = self.clone();

@@ -2,7 +2,9 @@
 
 mod book;
 mod drive;
+mod judge;
 mod read;
+mod reschedule;
 mod visit;
 
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::auth::v1::Role;
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Reservation, State};
@@ -26,6 +29,7 @@ use crate::{events, store, wire};
 
 pub use book::{Booked, Booking, Expected, Slot, Target};
 pub use read::{List, SortKey};
+pub use reschedule::Move;
 pub use visit::Change;
 
 /// Everything the use cases need.
@@ -37,6 +41,8 @@ pub struct App {
     patients: Arc<dyn Patients>,
     billing: Arc<dyn Billing>,
     stop: CancellationToken,
+    /// Something waits to be judged again.
+    pub(crate) marked: Arc<Notify>,
 }
 
 impl App {
@@ -49,7 +55,7 @@ impl App {
         billing: Arc<dyn Billing>,
         stop: CancellationToken,
     ) -> Self {
-        Self { db, clock, scheduling, patients, billing, stop }
+        Self { db, clock, scheduling, patients, billing, stop, marked: Arc::default() }
     }
 
     /// The present instant, for what replicas do not race for.

@@ -13,7 +13,10 @@ use kit::fields::{date, timestamp};
 use kit::ids::{ChargeId, ClinicId, PatientId, ProviderId, RoomId, ServiceTypeId};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1::{AuthorizeCopayRequest, Charge, ChargeState};
-use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse, SlotProvider};
+use proto::clinic::scheduling::v1 as scheduling;
+use proto::clinic::scheduling::v1::{
+    CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest, SlotProvider,
+};
 use proto::google::r#type::Interval;
 use testkit::Servers;
 
@@ -55,6 +58,10 @@ impl Scheduling for Open {
             copay_required: self.copay,
             ..Default::default()
         })
+    }
+
+    async fn search(&self, _: SearchAvailabilityRequest) -> Result<Vec<scheduling::Slot>, Error> {
+        Ok(vec![])
     }
 }
 
