@@ -528,6 +528,29 @@ pub async fn history(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result
     .await
 }
 
+/// A snapshot of the database as text, and the appointments changed by transactions that were not in the one before it; none
+/// without one before it.
+pub async fn changed_since(
+    conn: &mut PgConnection,
+    last: Option<&str>,
+) -> sqlx::Result<(String, Vec<Reservation>)> {
+    let look = sqlx::query!(
+        r#"select pg_current_snapshot()::text as "snapshot!", array(
+               select distinct reservation_id from appointments.change
+               where transaction >= pg_snapshot_xmin($1::text::pg_snapshot)
+                 and not pg_visible_in_snapshot(transaction, $1::text::pg_snapshot)) as "changed!""#,
+        last
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let rows = if look.changed.is_empty() {
+        vec![]
+    } else {
+        reservations!("where r.id = any($1)", &look.changed).fetch_all(conn).await?
+    };
+    Ok((look.snapshot, rows))
+}
+
 /// Whether a hold's time is up, by the clock that all replicas share.
 pub async fn is_over(conn: &mut PgConnection, hold_expires_at: Option<DateTime<Utc>>) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select coalesce($1 <= clock.now(), false) as "over!""#, hold_expires_at)

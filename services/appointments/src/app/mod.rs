@@ -1,5 +1,6 @@
 //! The use cases. Each owns its transactions; no remote call is ever made inside one.
 
+mod board;
 mod book;
 mod drive;
 mod judge;
@@ -27,6 +28,7 @@ use crate::error::Error;
 use crate::ports::{Billing, Patients, Scheduling};
 use crate::{events, store, wire};
 
+pub use board::Day;
 pub use book::{Booked, Booking, Expected, Slot, Target};
 pub use read::{List, SortKey};
 pub use reschedule::Move;
@@ -43,6 +45,7 @@ pub struct App {
     stop: CancellationToken,
     /// Something waits to be judged again.
     pub(crate) marked: Arc<Notify>,
+    feed: board::Feed,
 }
 
 impl App {
@@ -55,12 +58,26 @@ impl App {
         billing: Arc<dyn Billing>,
         stop: CancellationToken,
     ) -> Self {
-        Self { db, clock, scheduling, patients, billing, stop, marked: Arc::default() }
+        Self {
+            db,
+            clock,
+            scheduling,
+            patients,
+            billing,
+            stop,
+            marked: Arc::default(),
+            feed: board::Feed::default(),
+        }
     }
 
     /// The present instant, for what replicas do not race for.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// Ends streams.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Opens a transaction for a call, or finds what it was answered before.
