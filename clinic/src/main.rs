@@ -1,7 +1,7 @@
 //! The `clinic` command line.
 
 use clap::{Parser, Subcommand};
-use clinic::{bootstrap, dlq, probe, token, up};
+use clinic::{bootstrap, dlq, import, probe, token, up};
 
 /// Clinic scheduling: availability, bookings, co-pays and reminders.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Up(up::Up),
     /// Print a token of the local development issuer, and nothing else.
     Token(token::Token),
+    /// Busy time and holidays of another calendar: as time off, or as days on which clinics are closed.
+    Import(import::Import),
     /// Events that a consumer gave up on: list them, send them back.
     Dlq(dlq::Dlq),
     /// Prepare a database: extensions, clock, one schema and role per service; and the suite's keys.
@@ -41,6 +43,7 @@ async fn main() -> std::process::ExitCode {
     let result = match cli.command.unwrap_or(Command::Up(cli.up)) {
         Command::Up(up) => up::run(up, &cli.telemetry).await,
         Command::Token(token) => token::run(&token),
+        Command::Import(import) => import::run(import).await,
         Command::Dlq(dlq) => dlq::run(dlq).await,
         Command::Bootstrap(bootstrap) => bootstrap::run(bootstrap).await,
         Command::Probe(probe) => probe::run(&probe).await,

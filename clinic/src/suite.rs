@@ -136,7 +136,10 @@ impl Suite {
         let (clock, settings) = (&config.clock, sandbox_settings(&config, &urls));
         tasks.spawn(sandbox::serve(sandbox_port, sandbox_config(&config, settings.clone()), stop.clone()));
         let service = |name: &str| config.service(name);
-        let scheduling = scheduling::Config { service: service(scheduling::NAME) };
+        let scheduling = scheduling::Config {
+            service: service(scheduling::NAME),
+            public_url: urls.gateway.parse().map_err(anyhow::Error::msg)?,
+        };
         tasks.spawn(scheduling::run(scheduling_port, scheduling, clock.clone(), stop.clone()));
         let appointments = appointments::Config {
             service: service(appointments::NAME),

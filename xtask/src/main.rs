@@ -26,7 +26,8 @@ Examples:
   cargo xtask test --only clippy  one step of it
   cargo xtask sqlx                after a change of a migration or a query
   cargo xtask diagrams            after a change of diagrams/*.d2
-  cargo xtask bench               before a figure is claimed";
+  cargo xtask bench               before a figure is claimed
+  cargo xtask bench --only engine after a change of the search engine";
 
 /// Tests, query metadata and diagrams, one command each.
 #[derive(Parser)]

@@ -7,6 +7,7 @@ mod network;
 mod people;
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -23,8 +24,12 @@ use uuid::Uuid;
 
 /// Root of the demo's ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5eed_c11a_1c00_4000_8000_0000_0000_0001);
-/// Calls under way at once while seeding.
-const AT_ONCE: usize = 32;
+/// Calls under way at once: for people, of whom each is apart from the others; for the network, whose parts wait for each other.
+const PEOPLE_AT_ONCE: usize = 32;
+const NETWORK_AT_ONCE: usize = 6;
+/// How often a call is made again that a busy machine did not get to, and how long after.
+const TRIES: usize = 5;
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// The last thing that is made: when it is there, everything is.
 const LAST: &str = "patient/200";
 
@@ -52,11 +57,15 @@ pub async fn seed(
         done.set(done.get() + 1);
         progress(done.get(), of);
     };
-    futures::try_join!(calls.run(network, &step_done), calls.run(people, &step_done))?;
+    futures::try_join!(
+        calls.run(network, NETWORK_AT_ONCE, &step_done),
+        calls.run(people, PEOPLE_AT_ONCE, &step_done)
+    )?;
     calls.make(people::last()).await
 }
 
 /// One call of the seeding. Each may be repeated: ids are fixed.
+#[derive(Clone)]
 #[allow(clippy::large_enum_variant, reason = "a few hundred exist for a few seconds")]
 enum Step {
     Clinic(proto::clinic::scheduling::v1::CreateClinicRequest),
@@ -77,10 +86,10 @@ struct Calls {
 
 impl Calls {
     /// Makes one stage after the other, the steps of each many at once.
-    async fn run(&self, stages: Vec<Vec<Step>>, step_done: &impl Fn()) -> anyhow::Result<()> {
+    async fn run(&self, stages: Vec<Vec<Step>>, at_once: usize, step_done: &impl Fn()) -> anyhow::Result<()> {
         for stage in stages {
             let mut running =
-                futures::stream::iter(stage).map(|step| self.make(step)).buffer_unordered(AT_ONCE);
+                futures::stream::iter(stage).map(|step| self.make(step)).buffer_unordered(at_once);
             while running.try_next().await?.is_some() {
                 step_done();
             }
@@ -103,11 +112,25 @@ impl Calls {
     }
 
     async fn make(&self, step: Step) -> anyhow::Result<()> {
+        let mut tries = 1;
+        loop {
+            match self.call(step.clone()).await.or_else(there_already) {
+                Ok(()) => return Ok(()),
+                Err(status) if status.code() == Code::Unavailable && tries < TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                Err(status) => anyhow::bail!("{}: {}", kit::status::reason(&status), status.message()),
+            }
+        }
+    }
+
+    async fn call(&self, step: Step) -> Result<(), Status> {
         let catalog = || CatalogServiceClient::new(self.channel.clone());
         let calendar = || CalendarServiceClient::new(self.channel.clone());
         let patients = || PatientServiceClient::new(self.channel.clone());
         let billing = || BillingServiceClient::new(self.channel.clone());
-        let made = match step {
+        match step {
             Step::Clinic(r) => catalog().create_clinic(r).await.map(drop),
             Step::Room(r) => catalog().create_room(r).await.map(drop),
             Step::ServiceType(r) => catalog().create_service_type(r).await.map(drop),
@@ -118,9 +141,7 @@ impl Calls {
             Step::Patient(r) => patients().register_patient(r).await.map(drop),
             Step::Consent(r) => patients().set_sms_consent(r).await.map(drop),
             Step::Card(r) => billing().save_payment_method(r).await.map(drop),
-        };
-        made.or_else(there_already)
-            .map_err(|status| anyhow::anyhow!("{}: {}", kit::status::reason(&status), status.message()))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that breaks off should say where")]
 
 mod commands;
+mod import;
 mod kill;
 mod process;
 mod readme;

@@ -40,6 +40,8 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::EdDSA, Algorithm::ES256, Algorith
 const SERVICE_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
+/// Proven tokens that are remembered.
+const MAX_PROVEN: usize = 10_000;
 
 /// What a token of this suite's own issuer says.
 #[derive(Clone, Debug, Serialize)]
@@ -62,6 +64,7 @@ pub struct Claims {
 #[derive(Deserialize)]
 struct Proven {
     sub: String,
+    exp: u64,
     #[serde(default)]
     roles: Vec<String>,
 }
@@ -225,6 +228,9 @@ struct Keys {
     set: JwkSet,
     modified: Option<SystemTime>,
     looked: Instant,
+    /// Tokens that these keys have proven, whom they prove, and until when (seconds since 1970): callers send the same one again
+    /// and again, and a signature costs more than the search it asks for.
+    proven: HashMap<String, (Caller, u64)>,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -239,7 +245,7 @@ impl Verifier {
         let file = config.jwks_file.clone();
         // Dated before it is read: a change in between is then read again, not missed.
         let modified = modified(&file);
-        let keys = Keys { set: read_set(&file)?, modified, looked: Instant::now() };
+        let keys = Keys { set: read_set(&file)?, modified, looked: Instant::now(), proven: HashMap::new() };
         let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
         Ok(Self(Arc::new(Inner { file, issuer, audience, keys: RwLock::new(keys) })))
     }
@@ -254,10 +260,14 @@ impl Verifier {
 
     fn try_verify(&self, token: &str) -> anyhow::Result<Caller> {
         anyhow::ensure!(token.len() <= MAX_TOKEN, "the token has {} bytes", token.len());
+        self.refresh();
+        if let Some(caller) = self.remembered(token) {
+            return Ok(caller);
+        }
         let header = jsonwebtoken::decode_header(token)?;
         anyhow::ensure!(ALGORITHMS.contains(&header.alg), "algorithm {:?} is not accepted", header.alg);
         let kid = header.kid.context("the token names no key")?;
-        let key = self.key(&kid, header.alg)?;
+        let (key, modified) = self.key(&kid, header.alg)?;
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY_SECS;
         validation.validate_nbf = true;
@@ -267,11 +277,31 @@ impl Verifier {
         let claims = jsonwebtoken::decode::<Proven>(token, &key, &validation)?.claims;
         anyhow::ensure!(!claims.sub.is_empty(), "the token has an empty subject");
         let roles = claims.roles.iter().filter_map(|name| role_of_name(name)).collect();
-        Ok(Caller { subject: claims.sub, roles })
+        let caller = Caller { subject: claims.sub, roles };
+        self.remember(token, caller.clone(), claims.exp, modified);
+        Ok(caller)
     }
 
-    fn key(&self, kid: &str, algorithm: Algorithm) -> anyhow::Result<DecodingKey> {
-        self.refresh();
+    /// Whom a token proves that was checked before and has not expired.
+    fn remembered(&self, token: &str) -> Option<Caller> {
+        let keys = self.0.keys.read().expect("no panic while the lock is held");
+        let (caller, until) = keys.proven.get(token)?;
+        (jsonwebtoken::get_current_timestamp() < until.saturating_add(LEEWAY_SECS)).then(|| caller.clone())
+    }
+
+    fn remember(&self, token: &str, caller: Caller, until: u64, modified: Option<SystemTime>) {
+        let mut keys = self.0.keys.write().expect("no panic while the lock is held");
+        // Keys that came meanwhile have not proven it.
+        if keys.modified == modified {
+            if keys.proven.len() >= MAX_PROVEN {
+                keys.proven.clear();
+            }
+            keys.proven.insert(token.to_owned(), (caller, until));
+        }
+    }
+
+    /// The key by this name, and which state of the set it is from.
+    fn key(&self, kid: &str, algorithm: Algorithm) -> anyhow::Result<(DecodingKey, Option<SystemTime>)> {
         let keys = self.0.keys.read().expect("no panic while the lock is held");
         let jwk = keys.set.find(kid).with_context(|| format!("no key {kid:?} in the set"))?;
         // The key says which algorithm it is for; the token's header does not get to choose.
@@ -280,7 +310,7 @@ impl Verifier {
             Algorithm::try_from(own).ok() == Some(algorithm),
             "key {kid:?} is not for {algorithm:?}"
         );
-        Ok(DecodingKey::from_jwk(jwk)?)
+        Ok((DecodingKey::from_jwk(jwk)?, keys.modified))
     }
 
     /// Takes over a changed file, looking at most once a second; a bad file keeps the old keys.
@@ -297,7 +327,10 @@ impl Verifier {
         let now = modified(&self.0.file);
         if now != keys.modified {
             match read_set(&self.0.file) {
-                Ok(set) => (keys.set, keys.modified) = (set, now),
+                Ok(set) => {
+                    (keys.set, keys.modified) = (set, now);
+                    keys.proven.clear();
+                }
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "the key set could not be read again")
                 }

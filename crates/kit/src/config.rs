@@ -1,9 +1,13 @@
 //! The options that every service has: flags, each with its environment variable.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Uri};
 
 /// Options of a service that owns a schema and follows events.
 #[derive(Args, Clone, Debug)]
@@ -71,4 +75,46 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object a line, for collectors.
     Json,
+}
+
+/// Scheme, host and port, without a path (RFC 6454).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host and, unless it is the scheme's own, port.
+    pub authority: Authority,
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} must look like https://clinic.example.org, without a path");
+        let uri = text.parse::<Uri>().map_err(|_| wrong())?.into_parts();
+        let path = uri.path_and_query.map_or(String::new(), |path| path.to_string());
+        match (uri.scheme, uri.authority) {
+            (Some(scheme), Some(authority))
+                if [Scheme::HTTP, Scheme::HTTPS].contains(&scheme)
+                    && ["", "/"].contains(&path.as_str())
+                    && !authority.as_str().contains('@') =>
+            {
+                Ok(Self { scheme, authority })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Origin {
+    /// As the `Origin` header spells it.
+    pub fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.to_string()).expect("parts of a URI are visible ASCII")
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
 }

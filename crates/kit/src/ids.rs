@@ -88,6 +88,8 @@ ids! {
     ExceptionId = "Exception",
     /// Closed time of a clinic or of the whole network.
     BlackoutId = "Blackout",
+    /// A calendar published under a link.
+    CalendarLinkId = "CalendarLink",
     /// A hold, booking or visit: one row through its whole life.
     AppointmentId = "Appointment",
     /// A patient's wish for earlier time.

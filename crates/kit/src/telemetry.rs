@@ -19,6 +19,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -66,8 +67,11 @@ pub fn init(config: &Telemetry, service: &'static str) -> anyhow::Result<Guard> 
             logs.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
         }
     };
+    // Ours are of this level. Without a bound every frame of HTTP/2 would be written into the call's span.
+    let spans =
+        tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(LevelFilter::INFO);
     tracing_subscriber::registry()
-        .with(tracing_opentelemetry::layer().with_tracer(provider.tracer(service)))
+        .with(spans)
         .with(logs.with_filter(filter))
         .try_init()
         .context("telemetry was installed twice")?;

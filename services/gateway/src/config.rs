@@ -3,8 +3,7 @@
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Uri};
+pub use kit::config::Origin;
 
 /// Options of the gateway: flags, each with its environment variable.
 #[derive(Args, Clone, Debug)]
@@ -35,43 +34,6 @@ pub struct Config {
     /// be theirs. Absent = plain HTTP at the host that the request names; what a proxy in front claims is not believed.
     #[arg(long, env = "GATEWAY_PUBLIC_URL")]
     pub public_url: Option<Origin>,
-}
-
-/// Scheme, host and port, without a path (RFC 6454).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// `http` or `https`.
-    pub scheme: Scheme,
-    /// Host and, unless it is the scheme's own, port.
-    pub authority: Authority,
-}
-
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} must look like https://clinic.example.org, without a path");
-        let uri = text.parse::<Uri>().map_err(|_| wrong())?.into_parts();
-        let path = uri.path_and_query.map_or(String::new(), |path| path.to_string());
-        match (uri.scheme, uri.authority) {
-            (Some(scheme), Some(authority))
-                if [Scheme::HTTP, Scheme::HTTPS].contains(&scheme)
-                    && ["", "/"].contains(&path.as_str())
-                    && !authority.as_str().contains('@') =>
-            {
-                Ok(Self { scheme, authority })
-            }
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl Origin {
-    /// As the `Origin` header spells it.
-    pub fn header(&self) -> HeaderValue {
-        let text = format!("{}://{}", self.scheme, self.authority);
-        HeaderValue::from_str(&text).expect("parts of a URI are visible ASCII")
-    }
 }
 
 /// A comma-separated list of origins, perhaps empty.

@@ -1,4 +1,4 @@
-//! The one public port: native gRPC, grpc-web, reflection, webhooks and a page for people.
+//! The one public port: native gRPC, grpc-web, reflection, webhooks, calendars and a page for people.
 //!
 //! It holds no business rule and knows no message type. Tokens pass through: every service enforces its own rules.
 //!
@@ -8,7 +8,7 @@
 //! | `protocol` | looks at a request's content type: gRPC, grpc-web, or plain HTTP |
 //! | `proxy` | routes a gRPC call by its service's name, under its deadline, message by message |
 //! | `web` | grpc-web in both encodings, CORS |
-//! | `webhooks` | the providers' callbacks, raw |
+//! | `raw` | plain HTTP that a service answers: the providers' callbacks, published calendars |
 //! | `upstreams` | the services behind this port, and whether they are ready |
 //! | `page` | what a browser sees at `/` |
 
@@ -27,9 +27,9 @@ mod hop;
 mod page;
 mod protocol;
 mod proxy;
+mod raw;
 mod upstreams;
 mod web;
-mod webhooks;
 
 pub use config::{Config, Origin, Origins};
 
@@ -52,9 +52,8 @@ async fn app(config: &Config, stop: CancellationToken) -> anyhow::Result<Router>
     let ready = upstreams::ready(upstreams.clone());
     let grpc = grpc(config.reflection, upstreams.clone(), ready.clone(), stop).await;
     let web = web::translated(grpc.clone(), &config.cors_origins);
-    let http = page::routes()
-        .merge(webhooks::routes(&upstreams, config.public_url.clone()))
-        .merge(serve::probes(ready));
+    let http =
+        page::routes().merge(raw::routes(&upstreams, config.public_url.clone())).merge(serve::probes(ready));
     Ok(http.layer(from_fn_with_state(protocol::Doors { grpc, web }, protocol::choose)))
 }
 

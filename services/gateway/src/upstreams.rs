@@ -28,7 +28,8 @@ pub(crate) struct Upstream {
 /// All of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstreams {
-    scheduling: Upstream,
+    /// Publishes calendars.
+    pub(crate) scheduling: Upstream,
     appointments: Upstream,
     patients: Upstream,
     /// Takes the payment provider's webhooks.

@@ -4,6 +4,7 @@
 pub mod calendar;
 pub mod catalog;
 pub mod edit;
+pub mod link;
 
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
@@ -27,6 +28,8 @@ pub struct App {
     pub clock: Clock,
     /// The network in memory.
     pub mirror: Mirror,
+    /// Signs links to calendars.
+    pub signer: link::Signer,
     /// Ends streams.
     pub stop: CancellationToken,
 }

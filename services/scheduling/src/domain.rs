@@ -5,6 +5,7 @@ pub mod bits;
 pub mod calendar;
 pub mod catalog;
 pub mod check;
+pub mod link;
 pub mod network;
 #[cfg(test)]
 mod oracle_tests;

@@ -8,6 +8,7 @@
 //! | [`store`] | all SQL |
 //! | [`events`] | what appointments tell, as busy time; what is told to others |
 //! | `grpc` | requests in, answers out |
+//! | [`ical`], `feed` | calendars as iCalendar files; published under links, over HTTP |
 //!
 //! Writes go to PostgreSQL with their events; searches are answered from memory and never touch it. A free slot is advice: the
 //! appointments service decides.
@@ -17,7 +18,9 @@ mod config;
 pub mod domain;
 pub mod error;
 pub mod events;
+mod feed;
 mod grpc;
+pub mod ical;
 pub mod mirror;
 pub mod store;
 
@@ -59,9 +62,10 @@ pub async fn run(
     platform.spawn(follower.run(stop.clone()));
     let appointments = Subscription { context: "appointments", consumer: NAME, subjects: events::followed() };
     platform.follow(appointments, Arc::new(events::BusyTime { mirror: mirror.clone() }));
-    let app = app::App { db: platform.db.clone(), clock, mirror, stop };
+    let signer = app::link::Signer::new(config.public_url);
+    let app = app::App { db: platform.db.clone(), clock, mirror, signer, stop };
     let routes = Routes::new(CatalogServiceServer::new(grpc::Catalog(app.clone())))
         .add_service(CalendarServiceServer::new(grpc::Calendar(app.clone())))
-        .add_service(AvailabilityServiceServer::new(grpc::Availability::new(app)));
-    platform.serve(listener, routes, axum::Router::new()).await
+        .add_service(AvailabilityServiceServer::new(grpc::Availability::new(app.clone())));
+    platform.serve(listener, routes, feed::router(app)).await
 }

@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Wait before a failed look is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 /// Time that passed longer ago than this is not kept in memory.
-const PAST: TimeDelta = TimeDelta::days(3);
+pub const PAST: TimeDelta = TimeDelta::days(3);
 /// Rows read in one list that has no other bound.
 const EVERYTHING: i64 = i64::MAX;
 
@@ -44,6 +44,12 @@ pub struct View {
 }
 
 impl View {
+    /// A state that was never stored.
+    #[cfg(test)]
+    pub(crate) fn of(network: Network, as_of: DateTime<Utc>) -> Self {
+        Self { network: Arc::new(network), as_of, seen: Arc::default() }
+    }
+
     /// The state as the transaction of `db` sees it, its own changes included. Busy time may be a moment older.
     pub async fn within(&self, db: &mut PgConnection) -> sqlx::Result<Self> {
         let counters = Counters { busy: self.seen.counters.busy, ..store::counters(&mut *db).await? };

@@ -3,11 +3,12 @@
 pub mod busy;
 pub mod calendar;
 pub mod catalog;
+pub mod link;
 mod versions;
 
 pub use versions::{
     Counters, calendar_versions, counters, lock_calendar, lock_catalog, raise_calendars, raise_catalog,
-    share_catalog,
+    share_catalog, working,
 };
 
 use chrono::{DateTime, Utc};

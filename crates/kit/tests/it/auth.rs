@@ -200,6 +200,16 @@ async fn a_replaced_key_set_is_picked_up() {
     world.refused(&old_token);
 }
 
+#[tokio::test]
+async fn a_token_that_was_accepted_is_refused_once_it_has_expired() {
+    let world = World::new();
+    // Accepted for some seconds more than its own time.
+    let now = Clock::System.now().timestamp();
+    let token = world.sign(&world.claims_with("exp", json!(now - 28)));
+    world.accepted(&token);
+    until("the end of the token", || async { world.verifier.verify(&token).err() }).await;
+}
+
 /// What the role rule of one method says to a holder of `roles`.
 fn ask(world: &World, roles: &[Role]) -> Result<Option<Caller>, Status> {
     let now = Clock::System.now();

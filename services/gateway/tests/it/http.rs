@@ -1,4 +1,4 @@
-//! Plain HTTP: webhooks, the page, the probes.
+//! Plain HTTP: webhooks, calendars, the page, the probes.
 
 use ::http::{Request, StatusCode};
 use bytes::Bytes;
@@ -74,6 +74,32 @@ async fn a_webhook_is_posted_only() {
 }
 
 #[tokio::test]
+async fn a_calendar_is_passed_on_with_its_conditions_and_its_address_is_not_counted() {
+    let suite = Suite::with(|config| config.scheduling_url = config.billing_url.clone()).await;
+    let asked = |tag: &str| {
+        let request = Request::get("/calendars/c2VjcmV0.ics").header("host", "clinic.example");
+        request.header("if-none-match", tag).body("").unwrap()
+    };
+    let answer = bounded(suite.http1(asked("W/\"b\""))).await;
+    assert_eq!((answer.status(), &answer.headers()["etag"]), (StatusCode::OK, &"W/\"a\"".parse().unwrap()));
+    let body = bounded(answer.into_body().collect()).await.unwrap().to_bytes();
+    assert_eq!(body, "/calendars/c2VjcmV0.ics");
+    let answer = bounded(suite.http1(asked("W/\"a\""))).await;
+    assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+    let (_, _, metrics) = get(&suite, "/metrics").await;
+    assert!(metrics.contains("gateway_http_total{route=\"/calendars/{file}\",status=\"304\"}"), "{metrics}");
+    assert!(!metrics.contains("c2VjcmV0"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_calendar_is_read_only() {
+    let suite = Suite::start().await;
+    let request = webhook("/calendars/c2VjcmV0.ics", "");
+    assert_eq!(bounded(suite.http1(request)).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(get(&suite, "/calendars/c2VjcmV0.ics").await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn the_page_may_load_nothing_but_its_own_style() {
     use base64::Engine as _;
     let suite = Suite::start().await;
@@ -103,9 +129,6 @@ async fn metrics_count_calls_and_nothing_is_served_elsewhere() {
     let suite = Suite::start().await;
     bounded(suite.http1(webhook("/webhooks/payments", "{}"))).await;
     let (_, _, metrics) = get(&suite, "/metrics").await;
-    assert!(
-        metrics.contains("gateway_webhooks_total{path=\"/webhooks/payments\",status=\"200\"}"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("gateway_http_total{route=\"/webhooks/payments\",status=\"200\"}"), "{metrics}");
     assert_eq!(get(&suite, "/desk").await.0, StatusCode::NOT_FOUND);
 }

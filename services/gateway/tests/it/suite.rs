@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, Request, Response};
 use axum::Router;
 use axum::body::Body;
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use gateway::{Config, Origin, Origins};
@@ -126,6 +126,13 @@ async fn echo(headers: HeaderMap, body: Bytes) -> (HeaderMap, Bytes) {
     (headers, body)
 }
 
+/// Answers with the path asked for, unless the asker has it.
+async fn calendar(request: axum::extract::Request) -> Response<Body> {
+    let seen = request.headers().get("if-none-match").is_some_and(|tag| tag == "W/\"a\"");
+    let response = Response::builder().status(if seen { 304 } else { 200 }).header("etag", "W/\"a\"");
+    response.body(if seen { Body::empty() } else { Body::from(request.uri().path().to_owned()) }).unwrap()
+}
+
 async fn breaks() -> Response<Body> {
     let frames = [Ok(Bytes::from_static(&[0, 0, 0, 0, 0])), Err(std::io::Error::other("gone"))];
     // One at a time, so that the first is sent before the second fails.
@@ -163,6 +170,7 @@ impl Suite {
             .route("/webhooks/payments", post(echo))
             .route("/webhooks/sms/status", post(echo))
             .route("/webhooks/sms/inbound", post(echo))
+            .route("/calendars/{file}", get(calendar))
             .route(ENDS, post(async || [("content-type", "application/grpc")]))
             .route(BREAKS, post(breaks));
         let (socket, billing) = reserve();

@@ -1,5 +1,7 @@
 //! Changing when providers work.
 
+use std::sync::Arc;
+
 use kit::ids::{BlackoutId, ExceptionId, WeeklyTemplateId};
 use kit::status::Error as Common;
 use proto::clinic::scheduling::v1 as wire;
@@ -9,11 +11,13 @@ use sqlx::PgConnection;
 use super::edit::Edit;
 use super::{App, compare_etag};
 use crate::domain::calendar::{Blackout, Exception, WeeklyTemplate};
-use crate::domain::network::Network;
-use crate::domain::span::Span;
+use crate::domain::network::{Calendar, Member, Network};
+use crate::domain::span::{Span, instant};
+use crate::domain::{Days, zone};
 use crate::error::{Error, exists, not_found};
 use crate::events::CalendarChange;
 use crate::grpc::encode;
+use crate::mirror::{self, View};
 use crate::store;
 
 /// Templates that one provider has at most: bounds the work of expanding a calendar.
@@ -26,10 +30,10 @@ pub async fn put_template(
     mut template: WeeklyTemplate,
     etag: &str,
 ) -> Result<wire::WeeklyTemplate, Error> {
-    let (edit, version) = Edit::calendar(app, tx, template.provider_id).await?;
-    edit.know(Some(template.clinic_id))?;
-    let site = edit.network().site(template.clinic_id);
-    if site.is_some_and(|site| site.clinic.time_zone != template.rule.zone()) {
+    let (mut edit, version) = Edit::calendar(app, tx, template.provider_id).await?;
+    let before_change = edit.look().await?;
+    let site = before_change.network.site(template.clinic_id).ok_or_else(|| not_found(template.clinic_id))?;
+    if site.clinic.time_zone != template.rule.zone() {
         let hint = "TZID must be the clinic's time zone";
         return Err(Common::invalid("weekly_template.rule", hint).into());
     }
@@ -51,7 +55,7 @@ pub async fn put_template(
         return Err(Common::EtagMismatch { kind: "WeeklyTemplate" }.into());
     }
     let change = CalendarChange { clinic, cause: Cause::WeeklyTemplate, source: template.id.uuid() };
-    let after = edit.tell_calendar(template.provider_id, change, &reach).await?;
+    let after = edit.tell_calendar(&before_change, template.provider_id, change, &reach).await?;
     bounded(&after.network, &template)?;
     Ok(encode::template(&template))
 }
@@ -67,7 +71,7 @@ fn bounded(after: &Network, template: &WeeklyTemplate) -> Result<(), Error> {
     Err(Error::TemplatesOverlap {
         ids: [template.id, other.id],
         clinics: [name(template.clinic_id), name(other.clinic_id)],
-        first: crate::domain::zone::clock(template.rule.zone(), span),
+        first: zone::clock(template.rule.zone(), span),
     })
 }
 
@@ -79,14 +83,15 @@ pub async fn delete_template(
     etag: &str,
 ) -> Result<wire::DeleteWeeklyTemplateResponse, Error> {
     let found = store::calendar::template(tx, id).await?.ok_or_else(|| not_found(id))?;
-    let (edit, calendar_version) = Edit::calendar(app, tx, found.provider_id).await?;
+    let (mut edit, calendar_version) = Edit::calendar(app, tx, found.provider_id).await?;
+    let before = edit.look().await?;
     // Read again under the provider's lock: another writer may have been first.
     let current = store::calendar::template(edit.tx, id).await?.ok_or_else(|| not_found(id))?;
     compare_etag(etag, current.version, "WeeklyTemplate")?;
     store::calendar::delete_template(edit.tx, id).await?;
     let clinic = Some(current.clinic_id);
     let change = CalendarChange { clinic, cause: Cause::WeeklyTemplate, source: id.uuid() };
-    edit.tell_calendar(current.provider_id, change, &[current.reach()]).await?;
+    edit.tell_calendar(&before, current.provider_id, change, &[current.reach()]).await?;
     Ok(wire::DeleteWeeklyTemplateResponse { calendar_version })
 }
 
@@ -96,12 +101,13 @@ pub async fn add_exception(
     tx: &mut PgConnection,
     mut exception: Exception,
 ) -> Result<wire::CalendarException, Error> {
-    let (edit, version) = Edit::calendar(app, tx, exception.provider_id).await?;
-    edit.know(exception.clinic_id)?;
+    let (mut edit, version) = Edit::calendar(app, tx, exception.provider_id).await?;
+    edit.know(exception.clinic_id).await?;
+    let before = edit.look().await?;
     exception.calendar_version = version;
     let inserted = store::calendar::insert_exception(edit.tx, &exception).await;
     inserted.map_err(exists(exception.id, "EXCEPTION_EXISTS"))?;
-    edit.tell_calendar(exception.provider_id, change_by(&exception), &[exception.span]).await?;
+    edit.tell_calendar(&before, exception.provider_id, change_by(&exception), &[exception.span]).await?;
     Ok(encode::exception(&exception))
 }
 
@@ -112,11 +118,12 @@ pub async fn remove_exception(
     id: ExceptionId,
 ) -> Result<wire::RemoveExceptionResponse, Error> {
     let found = store::calendar::exception(tx, id).await?.ok_or_else(|| not_found(id))?;
-    let (edit, calendar_version) = Edit::calendar(app, tx, found.provider_id).await?;
+    let (mut edit, calendar_version) = Edit::calendar(app, tx, found.provider_id).await?;
+    let before = edit.look().await?;
     if !store::calendar::delete_exception(edit.tx, id).await? {
         return Err(not_found(id));
     }
-    edit.tell_calendar(found.provider_id, change_by(&found), &[found.span]).await?;
+    edit.tell_calendar(&before, found.provider_id, change_by(&found), &[found.span]).await?;
     Ok(wire::RemoveExceptionResponse { calendar_version })
 }
 
@@ -130,11 +137,12 @@ pub async fn add_blackout(
     tx: &mut PgConnection,
     blackout: Blackout,
 ) -> Result<wire::Blackout, Error> {
-    let edit = Edit::shared(app, tx).await?;
-    edit.know(blackout.clinic_id)?;
+    let mut edit = Edit::shared(app, tx).await?;
+    edit.know(blackout.clinic_id).await?;
+    let before = edit.look().await?;
     let inserted = store::calendar::insert_blackout(edit.tx, &blackout).await;
     inserted.map_err(exists(blackout.id, "BLACKOUT_EXISTS"))?;
-    tell_blackout(edit, &blackout).await?;
+    tell_blackout(edit, &before, &blackout).await?;
     Ok(encode::blackout(&blackout))
 }
 
@@ -144,16 +152,29 @@ pub async fn remove_blackout(
     tx: &mut PgConnection,
     id: BlackoutId,
 ) -> Result<wire::RemoveBlackoutResponse, Error> {
-    let edit = Edit::shared(app, tx).await?;
+    let mut edit = Edit::shared(app, tx).await?;
+    let before = edit.look().await?;
     let found = store::calendar::blackout(edit.tx, id).await?.ok_or_else(|| not_found(id))?;
     store::calendar::delete_blackout(edit.tx, id).await?;
-    tell_blackout(edit, &found).await?;
+    tell_blackout(edit, &before, &found).await?;
     Ok(wire::RemoveBlackoutResponse {})
 }
 
-async fn tell_blackout(edit: Edit<'_>, blackout: &Blackout) -> Result<(), Error> {
-    let sites = edit.network().sites().filter(|site| blackout.applies_at(site.clinic.id));
+async fn tell_blackout(edit: Edit<'_>, before: &View, blackout: &Blackout) -> Result<(), Error> {
+    let sites = before.network.sites().filter(|site| blackout.applies_at(site.clinic.id));
     let reach: Vec<Span> = sites.map(|site| blackout.at(site.clinic.time_zone)).collect();
     let (clinic, source) = (blackout.clinic_id, blackout.id.uuid());
-    edit.tell_hours(CalendarChange { clinic, cause: Cause::Blackout, source }, &reach).await
+    edit.tell_hours(before, CalendarChange { clinic, cause: Cause::Blackout, source }, &reach).await
+}
+
+/// A provider with the exceptions of days that passed too long ago to be in memory; `None` = all of `days` are.
+pub async fn as_of_old(app: &App, member: &Member, days: &Days) -> Result<Option<Member>, Error> {
+    let since = zone::whole_days(chrono_tz::UTC, days).start - zone::DAY;
+    if instant(since) > app.now() - mirror::PAST {
+        return Ok(None);
+    }
+    let id = member.provider.id;
+    let exceptions = store::calendar::exceptions_of(app.pool(), &[id], instant(since)).await?;
+    let calendar = Arc::new(Calendar { exceptions, ..Calendar::clone(&member.calendar) });
+    Ok(Some(Member { provider: member.provider.clone(), calendar }))
 }

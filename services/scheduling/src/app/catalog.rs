@@ -25,16 +25,24 @@ pub async fn create_clinic(app: &App, tx: &mut PgConnection, clinic: &Clinic) ->
 }
 
 /// Replaces a clinic.
-pub async fn update_clinic(edit: Edit<'_>, before: &Clinic, clinic: &Clinic) -> Result<wire::Clinic, Error> {
+pub async fn update_clinic(
+    mut edit: Edit<'_>,
+    before: &Clinic,
+    clinic: &Clinic,
+) -> Result<wire::Clinic, Error> {
+    // Compared only when it may differ: reading it takes a while, and everybody waits.
+    let hours = before.retired == clinic.retired && before.opening_hours != clinic.opening_hours;
+    let network = if hours { Some(edit.look().await?) } else { None };
     store::catalog::update_clinic(edit.tx, clinic).await?;
     let answer = tell_clinic(edit.tx, clinic).await?;
-    let change = CalendarChange { clinic: Some(clinic.id), cause: Cause::Clinic, source: clinic.id.uuid() };
+    let id = clinic.id;
+    let change = CalendarChange { clinic: Some(id), cause: Cause::Clinic, source: id.uuid() };
     if before.retired != clinic.retired {
-        edit.tell_all(change, |at, _| at == clinic.id).await?;
+        edit.tell_all(change, Some(id), None).await?;
+    } else if let Some(network) = network {
+        edit.tell_hours(&network, change, &[Span::new(Minute::MIN, Minute::MAX)]).await?;
     } else {
-        let ever = Span::new(Minute::MIN, Minute::MAX);
-        let reach = if before.opening_hours == clinic.opening_hours { vec![] } else { vec![ever] };
-        edit.tell_hours(change, &reach).await?;
+        edit.tell_nobody().await?;
     }
     Ok(answer)
 }
@@ -47,8 +55,8 @@ async fn tell_clinic(tx: &mut PgConnection, clinic: &Clinic) -> Result<wire::Cli
 
 /// Adds a room.
 pub async fn create_room(app: &App, tx: &mut PgConnection, room: &Room) -> Result<wire::Room, Error> {
-    let edit = Edit::shared(app, tx).await?;
-    edit.know(Some(room.clinic_id))?;
+    let mut edit = Edit::shared(app, tx).await?;
+    edit.know(Some(room.clinic_id)).await?;
     store::catalog::insert_room(edit.tx, room).await.map_err(exists(room.id, "ROOM_EXISTS"))?;
     tell_room(edit, None, room).await
 }
@@ -67,7 +75,7 @@ async fn tell_room(edit: Edit<'_>, before: Option<&Room>, room: &Room) -> Result
     } else {
         let clinic = room.clinic_id;
         let change = CalendarChange { clinic: Some(clinic), cause: Cause::Room, source: room.id.uuid() };
-        edit.tell_all(change, |at, _| at == clinic).await?;
+        edit.tell_all(change, Some(clinic), None).await?;
     }
     Ok(answer)
 }
@@ -79,7 +87,7 @@ pub async fn create_provider(
     provider: &Provider,
 ) -> Result<wire::Provider, Error> {
     let edit = Edit::shared(app, tx).await?;
-    know_service_types(&edit, &provider.service_type_ids)?;
+    know_service_types(edit.tx, &provider.service_type_ids).await?;
     let inserted = store::catalog::insert_provider(edit.tx, provider).await;
     inserted.map_err(exists(provider.id, "PROVIDER_EXISTS"))?;
     tell_provider(edit.tx, provider).await?;
@@ -93,7 +101,7 @@ pub async fn update_provider(
     before: &Provider,
     mut provider: Provider,
 ) -> Result<wire::Provider, Error> {
-    know_service_types(&edit, &provider.service_type_ids)?;
+    know_service_types(edit.tx, &provider.service_type_ids).await?;
     store::catalog::update_provider(edit.tx, &provider).await?;
     tell_provider(edit.tx, &provider).await?;
     if (&before.service_type_ids, before.retired) == (&provider.service_type_ids, provider.retired) {
@@ -114,9 +122,9 @@ async fn tell_provider(tx: &mut PgConnection, provider: &Provider) -> Result<(),
     Ok(catalog_changed(tx, provider.id.uuid(), provider.version, Resource::Provider(told)).await?)
 }
 
-fn know_service_types(edit: &Edit<'_>, ids: &[ServiceTypeId]) -> Result<(), Error> {
-    let missing = ids.iter().find(|id| edit.network().service_type(**id).is_none());
-    missing.map_or(Ok(()), |id| Err(not_found(*id)))
+async fn know_service_types(tx: &mut PgConnection, ids: &[ServiceTypeId]) -> Result<(), Error> {
+    let missing = store::catalog::missing_service_type(tx, ids).await?;
+    missing.map_or(Ok(()), |id| Err(not_found(id)))
 }
 
 /// Adds a service type.
@@ -144,9 +152,8 @@ pub async fn update_service_type(
     if service.offers_the_same_time_as(before) {
         edit.tell_nobody().await?;
     } else {
-        let (id, source) = (service.id, service.id.uuid());
-        let change = CalendarChange { clinic: None, cause: Cause::ServiceType, source };
-        edit.tell_all(change, |_, post| post.member.provider.offers(id)).await?;
+        let change = CalendarChange { clinic: None, cause: Cause::ServiceType, source: service.id.uuid() };
+        edit.tell_all(change, None, Some(service.id)).await?;
     }
     Ok(answer)
 }

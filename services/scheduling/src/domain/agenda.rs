@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Days;
 use super::calendar::{Exception, ExceptionKind};
-use super::network::{Member, Network, Site};
+use super::network::{Member, Network, Site, Taken};
 use super::span::{Span, Spans};
 use super::zone;
 
@@ -29,7 +29,10 @@ pub struct Entry {
 /// Everything in a provider's calendar on `days`, at one clinic or everywhere, by start and kind.
 pub fn agenda(network: &Network, member: &Member, only: Option<ClinicId>, days: &Days) -> Vec<Entry> {
     let calendar = &member.calendar;
-    let mut sites: Vec<&Site> = calendar.clinics().filter_map(|id| network.site(id)).collect();
+    // A visit stays where it was booked when no rule brings the provider there any more.
+    let booked = network.taken(member.provider.id).into_iter().flat_map(Taken::iter);
+    let booked = booked.filter_map(|busy| network.clinic_of(busy.room_id));
+    let mut sites: Vec<&Site> = calendar.clinics().chain(booked).filter_map(|id| network.site(id)).collect();
     sites.sort_unstable_by_key(|site| site.clinic.id);
     sites.dedup_by_key(|site| site.clinic.id);
     sites.retain(|site| only.is_none_or(|id| id == site.clinic.id));

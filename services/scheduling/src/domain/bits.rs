@@ -39,10 +39,7 @@ struct Cells(i64, i64);
 impl Cells {
     /// The cells that lie in `span` whole.
     fn inside(span: Span) -> Self {
-        Self(
-            span.start.div_euclid(CELL) + i64::from(span.start.rem_euclid(CELL) != 0),
-            span.end.div_euclid(CELL),
-        )
+        Self(Self::beginning(span).0, span.end.div_euclid(CELL))
     }
 
     /// The cells that `span` touches.
@@ -50,6 +47,12 @@ impl Cells {
         let first = span.start.div_euclid(CELL);
         let last = (span.end - 1).div_euclid(CELL);
         Self(first, if span.is_empty() { first } else { last + 1 })
+    }
+
+    /// The cells that begin in `span`.
+    fn beginning(span: Span) -> Self {
+        let up = |minute: Minute| minute.div_euclid(CELL) + i64::from(minute.rem_euclid(CELL) != 0);
+        Self(up(span.start), up(span.end))
     }
 
     /// The bits of word number `word` that lie in the run.
@@ -186,13 +189,13 @@ pub fn ones(mut word: u64) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The bits of word number `word` that lie whole in `range`.
+/// The bits of word number `word` whose cells begin in `range`.
 pub fn mask(word: i64, range: Span) -> u64 {
-    Cells::inside(range).mask(word)
+    Cells::beginning(range).mask(word)
 }
 
 /// Leaves of a set the cells at which a run of `length` cells of it begins. What lies behind the end counts as missing.
-pub fn keep_runs(words: &mut [u64], length: usize) {
+pub fn keep_runs<const N: usize>(words: &mut [u64; N], length: usize) {
     let mut have = 1;
     while have < length {
         let by = have.min(length - have);
@@ -202,33 +205,42 @@ pub fn keep_runs(words: &mut [u64], length: usize) {
 }
 
 /// Keeps the cells that have a cell of the set `by` cells after them.
-fn and_shifted(words: &mut [u64], by: usize) {
-    let (skip, bits) = (by / 64, by % 64);
-    let count = words.len();
-    let whole = count.saturating_sub(skip + 1);
-    if bits == 0 {
-        for i in 0..count.saturating_sub(skip) {
-            words[i] &= words[i + skip];
-        }
-    } else {
-        for i in 0..whole {
-            words[i] &= words[i + skip] >> bits | words[i + skip + 1] << (64 - bits);
-        }
-        if skip < count {
-            words[whole] &= words[count - 1] >> bits;
-        }
+fn and_shifted<const N: usize>(words: &mut [u64; N], by: usize) {
+    let (skip, bits) = (by / 64, (by % 64) as u32);
+    // Words `skip` later; the one behind the end is empty.
+    let mut later = [0; N];
+    later[..N - skip.min(N)].copy_from_slice(&words[skip.min(N)..]);
+    let mut carry = [0; N];
+    carry[..N - 1].copy_from_slice(&later[1..]);
+    // Two shifts, for one by 64 is none.
+    for i in 0..N {
+        words[i] &= later[i] >> bits | carry[i] << 1 << (63 - bits);
     }
-    words[count.saturating_sub(skip)..].fill(0);
 }
 
 /// The same set `by` cells later, `by` less than a word; what lies before the beginning counts as missing.
-pub fn delay(words: &mut [u64], by: usize) {
+pub fn delay<const N: usize>(words: &mut [u64; N], by: usize) {
     debug_assert!(by < 64, "buffers are shorter than a word");
-    if by > 0 {
-        for i in (1..words.len()).rev() {
-            words[i] = words[i] << by | words[i - 1] >> (64 - by);
+    for i in (0..N).rev() {
+        let before = if i == 0 { 0 } else { words[i - 1] };
+        words[i] = words[i] << by | before >> 1 >> (63 - by);
+    }
+}
+
+/// Turns 64 sets of 64 cells around: afterwards set `n` tells which sets had cell `n`. By halves, quarters and so on, as in
+/// Warren, Hacker's Delight, 7-3.
+pub fn transpose(sets: &mut [u64; 64]) {
+    let (mut width, mut low) = (32, u64::MAX >> 32);
+    while width > 0 {
+        let mut row = 0;
+        while row < 64 {
+            let swap = (sets[row] >> width ^ sets[row + width]) & low;
+            sets[row + width] ^= swap;
+            sets[row] ^= swap << width;
+            row = (row + width + 1) & !width;
         }
-        words[0] <<= by;
+        width /= 2;
+        low ^= low << width;
     }
 }
 
@@ -289,16 +301,28 @@ mod tests {
 
         #[test]
         fn runs_and_delays_agree_with_looking_cell_by_cell(
-            words in prop::collection::vec(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()], 1..7), length in 1..200usize, by in 0..64usize,
+            words in prop::array::uniform6(prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]), length in 1..200usize, by in 0..64usize,
         ) {
             let set = |words: &[u64], cell: usize| words.get(cell / 64).is_some_and(|w| w >> (cell % 64) & 1 == 1);
-            let mut kept = words.clone();
+            let mut kept = words;
             keep_runs(&mut kept, length);
-            let mut late = words.clone();
+            let mut late = words;
             delay(&mut late, by);
             for cell in 0..words.len() * 64 {
                 prop_assert_eq!(set(&kept, cell), (cell..cell + length).all(|c| set(&words, c)), "cell {}", cell);
                 prop_assert_eq!(set(&late, cell), cell >= by && set(&words, cell - by), "cell {}", cell);
+            }
+        }
+
+        #[test]
+        fn a_transposed_set_tells_who_had_a_cell(sets in prop::collection::vec(any::<u64>(), 64)) {
+            let sets: [u64; 64] = sets.try_into().unwrap();
+            let mut turned = sets;
+            transpose(&mut turned);
+            for (row, set) in sets.iter().enumerate() {
+                for (cell, column) in turned.iter().enumerate() {
+                    prop_assert_eq!(set >> cell & 1, column >> row & 1);
+                }
             }
         }
     }

@@ -230,6 +230,10 @@ impl Parts {
                 return Err(format!("RRULE has {name} twice"));
             }
         }
+        let chooses = |name: &String| name.starts_with("BY") && name != "BYSETPOS";
+        if seen.contains("BYSETPOS") && !seen.iter().any(chooses) {
+            return Err("BYSETPOS needs another BY part to choose from (RFC 5545, 3.3.10)".to_owned());
+        }
         Ok(Self { until, count, days: format!("RRULE:{}", days.join(";")) })
     }
 }
@@ -314,6 +318,7 @@ mod tests {
             ("FREQ=DAILY;UNTIL=20270101T000000Z;COUNT=3", "both"),
             ("FREQ=DAILY;UNTIL=20270101", "UNTIL"),
             ("FREQ=DAILY;FREQ=WEEKLY", "twice"),
+            ("FREQ=DAILY;BYSETPOS=1", "BYSETPOS"),
             ("INTERVAL=2", "RRULE"),
             ("nonsense", "value"),
         ] {

@@ -93,10 +93,10 @@ struct Plan<'a> {
 
 /// One provider at one clinic.
 struct Lane<'a> {
-    post: &'a Post,
+    clinic_id: ClinicId,
     provider_id: ProviderId,
+    post: &'a Post,
     taken: Option<&'a Taken>,
-    plan: usize,
 }
 
 /// A search over one state of the network.
@@ -109,23 +109,47 @@ pub struct Search<'a> {
     lanes: Vec<Lane<'a>>,
 }
 
-/// Which starts are free in some words: those of all lanes in the first word, then in the second, and so on.
+/// Which starts of each lane are free in the words from number `first` on.
 struct Window {
     first: i64,
-    lanes: usize,
-    starts: Vec<u64>,
+    starts: Vec<[u64; WINDOW]>,
 }
 
 impl Window {
-    /// The starts of every lane in word `w` of the window.
-    fn word(&self, w: usize) -> &[u64] {
-        &self.starts[w * self.lanes..(w + 1) * self.lanes]
-    }
-
     /// The words that meet `range`, with the bits that lie in it.
     fn masks(&self, range: Span) -> impl Iterator<Item = (usize, u64)> + use<> {
         let first = self.first;
         (0..WINDOW).map(move |w| (w, bits::mask(first + w as i64, range))).filter(|(_, mask)| *mask != 0)
+    }
+
+    /// Every start in the window with its lane, by start and lane. `lanes_of` is room to work in.
+    fn each(
+        &self,
+        lanes_of: &mut Vec<[u64; 64]>,
+        mut each: impl FnMut(Minute, usize) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        lanes_of.resize(self.starts.len().div_ceil(64), [0; 64]);
+        for w in 0..WINDOW {
+            let mut any = 0;
+            for (block, lanes) in lanes_of.iter_mut().zip(self.starts.chunks(64)) {
+                block.fill(0);
+                block.iter_mut().zip(lanes).for_each(|(set, starts)| *set = starts[w]);
+                let some = block.iter().fold(0, |some, set| some | set);
+                any |= some;
+                if some != 0 {
+                    bits::transpose(block);
+                }
+            }
+            for bit in bits::ones(any) {
+                let start = bits::minute_of(self.first + w as i64, bit);
+                for (n, block) in lanes_of.iter().enumerate() {
+                    for lane in bits::ones(block[bit as usize]) {
+                        each(start, n * 64 + lane as usize)?;
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -196,7 +220,7 @@ impl<'a> Search<'a> {
         let wanted: HashSet<ProviderId> = query.providers.iter().copied().collect();
         for site in sites.into_iter().filter(|s| !service.retired && !s.clinic.retired) {
             let Some(mut plan) = Plan::new(network, service, site, query, [asked, now]) else { continue };
-            let index = search.plans.len();
+            let clinic_id = site.clinic.id;
             let takes = |member: &Member| {
                 let provider = &member.provider;
                 !provider.retired
@@ -205,10 +229,10 @@ impl<'a> Search<'a> {
             };
             let posts = network.posts_at(site.clinic.id).filter(|(_, post)| takes(&post.member));
             search.lanes.extend(posts.map(|(provider_id, post)| Lane {
+                clinic_id,
                 post,
                 provider_id,
                 taken: network.taken(provider_id),
-                plan: index,
             }));
             plan.lanes.end = search.lanes.len();
             plan.lanes.start = search.plans.last().map_or(0, |p| p.lanes.end);
@@ -234,24 +258,16 @@ impl<'a> Search<'a> {
                 *slot <= after || (self.any_provider && same)
             })
         };
+        let mut room = vec![];
         let _ = self.windows(after.map_or(Minute::MIN, |slot| slot.start), |window| {
-            for w in 0..WINDOW {
-                let starts = window.word(w);
-                for bit in bits::ones(starts.iter().fold(0, |all, lane| all | lane)) {
-                    let start = bits::minute_of(window.first + w as i64, bit);
-                    for (lane, _) in starts.iter().enumerate().filter(|(_, starts)| **starts >> bit & 1 == 1)
-                    {
-                        let slot = self.slot(lane, start);
-                        if !told(&slot) {
-                            found.push(slot);
-                            if found.len() == limit {
-                                return ControlFlow::Break(());
-                            }
-                        }
-                    }
+            window.each(&mut room, |start, lane| {
+                let Lane { clinic_id, provider_id, .. } = self.lanes[lane];
+                let slot = Slot { start, clinic_id, provider_id };
+                if !told(&slot) {
+                    found.push(slot);
                 }
-            }
-            ControlFlow::Continue(())
+                if found.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
         });
         found
     }
@@ -262,12 +278,11 @@ impl<'a> Search<'a> {
         let _ = self.windows(Minute::MIN, |window| {
             for plan in &self.plans {
                 for (stretch, range) in plan.starts_in(window.first) {
-                    let starts = window.masks(*range).flat_map(|(w, mask)| {
-                        window.word(w)[plan.lanes.clone()]
-                            .iter()
-                            .map(move |starts| (starts & mask).count_ones())
-                    });
-                    let slots: u32 = starts.sum();
+                    let masks: Vec<_> = window.masks(*range).collect();
+                    let lanes = window.starts[plan.lanes.clone()].iter();
+                    let slots: u32 = lanes
+                        .flat_map(|starts| masks.iter().map(|(w, mask)| (starts[*w] & mask).count_ones()))
+                        .sum();
                     if slots > 0 {
                         *counts.entry((stretch.date, plan.site.clinic.id)).or_default() += slots as i32;
                     }
@@ -282,15 +297,19 @@ impl<'a> Search<'a> {
     pub fn starts(&self) -> Starts {
         let mut all = Starts::default();
         let _ = self.windows(Minute::MIN, |window| {
-            for w in 0..WINDOW {
-                for (lane, starts) in window.word(w).iter().enumerate().filter(|(_, starts)| **starts != 0) {
-                    let key = (window.first + w as i64, self.clinic(lane), self.lanes[lane].provider_id);
-                    all.0.insert(key, *starts);
+            for (lane, starts) in self.lanes.iter().zip(&window.starts) {
+                for (w, starts) in starts.iter().enumerate().filter(|(_, starts)| **starts != 0) {
+                    all.0.insert((window.first + w as i64, lane.clinic_id, lane.provider_id), *starts);
                 }
             }
             ControlFlow::Continue(())
         });
         all
+    }
+
+    /// How long visits are.
+    pub fn visit_minutes(&self) -> i32 {
+        self.service.duration_minutes
     }
 
     /// The visit of a slot, and its clinic's zone.
@@ -300,14 +319,6 @@ impl<'a> Search<'a> {
         (Span::new(slot.start, end), zone.unwrap_or(Tz::UTC))
     }
 
-    fn clinic(&self, lane: usize) -> ClinicId {
-        self.plans[self.lanes[lane].plan].site.clinic.id
-    }
-
-    fn slot(&self, lane: usize, start: Minute) -> Slot {
-        Slot { start, clinic_id: self.clinic(lane), provider_id: self.lanes[lane].provider_id }
-    }
-
     /// Works out one window after the other, from the one that `from` lies in.
     fn windows(&self, from: Minute, mut each: impl FnMut(&Window) -> ControlFlow<()>) -> ControlFlow<()> {
         let ranges = || self.plans.iter().flat_map(|p| p.starts.iter().map(|(_, range)| range));
@@ -315,9 +326,8 @@ impl<'a> Search<'a> {
         else {
             return ControlFlow::Continue(());
         };
-        let lanes = self.lanes.len();
-        let mut window =
-            Window { first: bits::word_of(first.max(from)), lanes, starts: vec![0; lanes * WINDOW] };
+        let starts = vec![[0; WINDOW]; self.lanes.len()];
+        let mut window = Window { first: bits::word_of(first.max(from)), starts };
         while window.first <= bits::word_of(last - 1) {
             let plans = self.plans.iter().filter(|plan| self.fill(plan, &mut window)).count();
             if plans > 0 {
@@ -332,9 +342,7 @@ impl<'a> Search<'a> {
     fn fill(&self, plan: &Plan<'_>, window: &mut Window) -> bool {
         let allowed = plan.allowed(self.service, window.first);
         if allowed == [0; WINDOW] {
-            for w in 0..WINDOW {
-                window.starts[w * window.lanes..][plan.lanes.clone()].fill(0);
-            }
+            window.starts[plan.lanes.clone()].fill([0; WINDOW]);
             return false;
         }
         let length = bits::cells(self.service.duration_minutes.into());
@@ -360,7 +368,7 @@ impl<'a> Search<'a> {
                 both(&mut strip, &clear);
             }
             for (w, allowed) in allowed.iter().enumerate() {
-                window.starts[w * window.lanes + lane] = strip[BEFORE + w] & allowed;
+                window.starts[lane][w] = strip[BEFORE + w] & allowed;
             }
         }
         if self.any_provider {
@@ -381,7 +389,7 @@ impl<'a> Search<'a> {
             for (w, mask) in window.masks(*range) {
                 let mut given = !mask;
                 for lane in &order {
-                    let starts = &mut window.starts[w * window.lanes + lane];
+                    let starts = &mut window.starts[*lane][w];
                     let own = *starts & mask;
                     *starts &= !(own & given);
                     given |= own;

@@ -32,7 +32,7 @@ fn offset_before_gap(zone: Tz, wall: NaiveDateTime) -> i64 {
 }
 
 /// Minutes that clocks of `zone` are ahead of UTC.
-fn offset(zone: Tz, at: Minute) -> Minute {
+pub fn offset(zone: Tz, at: Minute) -> Minute {
     let seconds = zone.offset_from_utc_datetime(&span::instant(at).naive_utc()).fix().local_minus_utc();
     i64::from(seconds).div_euclid(60)
 }
@@ -100,7 +100,7 @@ pub fn stretches(zone: Tz, days: &Days) -> Vec<Stretch> {
 }
 
 /// The first instant after `from` at which `zone` leaves the offset `current`, or `end`.
-fn next_change(zone: Tz, from: Minute, current: Minute, end: Minute) -> Minute {
+pub fn next_change(zone: Tz, from: Minute, current: Minute, end: Minute) -> Minute {
     let mut same = from;
     while same < end {
         let probe = (same + PROBE).min(end);

@@ -103,7 +103,7 @@ impl AvailabilityService for Availability {
         let query = decode_query(&mut f, request.get_ref().query.as_ref(), now);
         check(f)?;
         let seat = self.seats.take(&caller.subject)?;
-        let watch = Watch::open(&self.app, query, now)?;
+        let watch = Watch::open(self.app.clock.clone(), self.app.mirror.views(), query, now)?;
         Ok(Response::new(watch.follow(self.app.stop.clone(), seat)))
     }
 

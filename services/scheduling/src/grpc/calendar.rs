@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use kit::fields::{Fields, timestamp};
-use kit::ids::{BlackoutId, ClinicId, ExceptionId, ProviderId, WeeklyTemplateId};
+use kit::ids::{BlackoutId, CalendarLinkId, ClinicId, ExceptionId, ProviderId, WeeklyTemplateId};
 use proto::clinic::scheduling::v1 as wire;
 use proto::clinic::scheduling::v1::calendar_service_server::CalendarService;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Calendar, attribute, check, decode, encode, paging};
-use crate::app::calendar;
+use crate::app::{calendar, link};
 use crate::domain::agenda::agenda;
 use crate::domain::search::MAX_DAYS;
 use crate::domain::span::instant;
@@ -189,7 +189,8 @@ impl CalendarService for Calendar {
         if let Some(clinic) = clinic.filter(|id| state.network.site(*id).is_none()) {
             return Err(not_found(clinic).into());
         }
-        let entries = agenda(&state.network, member, clinic, &days);
+        let then = calendar::as_of_old(&self.0, member, &days).await?;
+        let entries = agenda(&state.network, then.as_ref().unwrap_or(member), clinic, &days);
         if entries.len() > MAX_ENTRIES {
             return Err(Error::TooManyEntries { found: entries.len(), most: MAX_ENTRIES }.into());
         }
@@ -199,5 +200,54 @@ impl CalendarService for Calendar {
             entries: entries.into_iter().map(encode::entry).collect(),
             as_of: Some(timestamp(state.as_of)),
         }))
+    }
+
+    async fn create_calendar_link(
+        &self,
+        request: Request<wire::CreateCalendarLinkRequest>,
+    ) -> Result<Response<wire::CalendarLink>, Status> {
+        let mut f = Fields::new();
+        let by = attribute(&request, &mut f, "CreateCalendarLink", &request.get_ref().request_id)?;
+        let body = request.into_inner();
+        let subject = decode::subject(&mut f, body.subject.as_ref());
+        check(f)?;
+        let now = self.0.now();
+        let mut made = self.0.once(&by, &body, async |tx| link::create(tx, subject, now).await).await?;
+        // Afterwards, so that the answer kept for a repeated request has no address in it.
+        let id = made.id.parse().expect("our answers name links by their UUID");
+        made.url = self.0.address(id).await?;
+        Ok(Response::new(made))
+    }
+
+    async fn list_calendar_links(
+        &self,
+        request: Request<wire::ListCalendarLinksRequest>,
+    ) -> Result<Response<wire::ListCalendarLinksResponse>, Status> {
+        let body = request.into_inner();
+        let mut f = Fields::new();
+        let provider = f.optional_id("provider_id", &body.provider_id);
+        let clinic = f.optional_id("clinic_id", &body.clinic_id);
+        let page = paging::<CalendarLinkId>(&mut f, body.page_size, &body.page_token);
+        check(f)?;
+        let rows = store::link::links(self.0.pool(), provider, clinic, page.after, page.limit()).await;
+        let (rows, next_page_token) = page.cut(rows.map_err(Error::from)?, |link| link.id);
+        Ok(Response::new(wire::ListCalendarLinksResponse {
+            calendar_links: rows.iter().map(encode::calendar_link).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn revoke_calendar_link(
+        &self,
+        request: Request<wire::RevokeCalendarLinkRequest>,
+    ) -> Result<Response<wire::CalendarLink>, Status> {
+        let mut f = Fields::new();
+        let by = attribute(&request, &mut f, "RevokeCalendarLink", &request.get_ref().request_id)?;
+        let body = request.into_inner();
+        let id: CalendarLinkId = f.id("calendar_link_id", &body.calendar_link_id);
+        check(f)?;
+        let now = self.0.now();
+        let answer = self.0.once(&by, &body, async |tx| link::revoke(tx, id, now).await).await?;
+        Ok(Response::new(answer))
     }
 }

@@ -10,6 +10,7 @@ use crate::domain::Days;
 use crate::domain::GRID_MINUTES;
 use crate::domain::calendar::{Blackout, BlackoutSpan, Exception, ExceptionKind, WeeklyTemplate};
 use crate::domain::catalog::{Clinic, OpeningHours, Provider, Room, ServiceType};
+use crate::domain::link::Subject;
 use crate::domain::rule::Rule;
 use crate::domain::span::{Minute, Span, minute};
 
@@ -332,4 +333,20 @@ pub(super) fn ids<I: kit::ids::Id>(f: &mut Fields, field: &str, texts: &[String]
         return vec![];
     }
     f.ids(field, texts)
+}
+
+/// What a link shall show.
+pub(super) fn subject(
+    f: &mut Fields,
+    subject: Option<&wire::create_calendar_link_request::Subject>,
+) -> Subject {
+    use wire::create_calendar_link_request::Subject as Wire;
+    match subject {
+        Some(Wire::ProviderId(id)) => Subject::Provider(f.id("provider_id", id)),
+        Some(Wire::ClinicId(id)) => Subject::Clinic(f.id("clinic_id", id)),
+        None => {
+            f.refuse("provider_id", "is required: a provider, or a clinic");
+            Subject::Clinic(ClinicId::from(uuid::Uuid::nil()))
+        }
+    }
 }

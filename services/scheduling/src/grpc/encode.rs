@@ -8,6 +8,7 @@ use crate::app::etag;
 use crate::domain::agenda::Entry;
 use crate::domain::calendar::{Blackout, BlackoutSpan, Exception, ExceptionKind, WeeklyTemplate};
 use crate::domain::catalog::{Clinic, Provider, Room, ServiceType};
+use crate::domain::link::{Link, Subject};
 use crate::domain::span::{Minute, Span, instant};
 use crate::domain::zone;
 
@@ -138,6 +139,21 @@ pub(crate) fn blackout(b: &Blackout) -> wire::Blackout {
         clinic_id: id(b.clinic_id),
         name: b.name.clone(),
         span: Some(span),
+    }
+}
+
+/// A link, without its address.
+pub(crate) fn calendar_link(link: &Link) -> wire::CalendarLink {
+    use wire::calendar_link::Subject as Wire;
+    wire::CalendarLink {
+        id: link.id.to_string(),
+        subject: Some(match link.subject {
+            Subject::Provider(id) => Wire::ProviderId(id.to_string()),
+            Subject::Clinic(id) => Wire::ClinicId(id.to_string()),
+        }),
+        url: String::new(),
+        create_time: Some(fields::timestamp(link.create_time)),
+        revoke_time: link.revoke_time.map(fields::timestamp),
     }
 }
 

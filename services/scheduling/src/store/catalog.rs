@@ -288,6 +288,20 @@ pub async fn providers(
     .await
 }
 
+/// Of `ids`, the first that no service type has.
+pub async fn missing_service_type(
+    db: &mut PgConnection,
+    ids: &[ServiceTypeId],
+) -> sqlx::Result<Option<ServiceTypeId>> {
+    sqlx::query_scalar!(
+        r#"select asked as "id!: ServiceTypeId" from unnest($1::uuid[]) asked
+           where not exists (select from scheduling.service_type s where s.id = asked) limit 1"#,
+        ids as &[ServiceTypeId],
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Adds a service type.
 pub async fn insert_service_type(db: &mut PgConnection, s: &ServiceType) -> sqlx::Result<()> {
     sqlx::query!(

@@ -2,7 +2,7 @@
 //!
 //! Lock order, for every writer: the catalog row, then providers by id.
 
-use kit::ids::ProviderId;
+use kit::ids::{ClinicId, ProviderId, ServiceTypeId};
 use sqlx::{PgConnection, PgExecutor};
 
 /// What a replica compares with what it has. None ever goes back.
@@ -48,6 +48,26 @@ pub async fn lock_catalog(db: &mut PgConnection) -> sqlx::Result<()> {
 /// Something shared has changed: replicas will read the catalog again.
 pub async fn raise_catalog(db: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("update scheduling.catalog set version = version + 1").execute(db).await.map(drop)
+}
+
+/// Who works anywhere, or at `clinic`, by template or extra hours; with `service`, only those who offer it.
+pub async fn working(
+    db: &mut PgConnection,
+    clinic: Option<ClinicId>,
+    service: Option<ServiceTypeId>,
+) -> sqlx::Result<Vec<ProviderId>> {
+    sqlx::query_scalar!(
+        r#"select p.id as "id: ProviderId" from scheduling.provider p
+           where ($2::uuid is null or p.service_type_ids = '{}' or $2 = any (p.service_type_ids))
+             and (exists (select from scheduling.weekly_template t
+                          where t.provider_id = p.id and ($1::uuid is null or t.clinic_id = $1))
+                  or exists (select from scheduling.exception e
+                             where e.provider_id = p.id and e.kind = 'extra_hours' and ($1::uuid is null or e.clinic_id = $1)))"#,
+        clinic as Option<ClinicId>,
+        service as Option<ServiceTypeId>,
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Keeps other writers of a provider's calendar away, and tells its version; `None` = no such provider.

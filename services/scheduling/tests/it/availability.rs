@@ -2,7 +2,7 @@
 
 use chrono::TimeZone as _;
 use chrono_tz::America::New_York;
-use kit::ids::{AppointmentId, PatientId, ServiceTypeId};
+use kit::ids::{AppointmentId, ServiceTypeId};
 use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentFacts, AppointmentState,
 };
@@ -15,21 +15,12 @@ use proto::clinic::scheduling::v1::{
 use proto::google::r#type::Interval;
 use tonic::Code;
 
-use super::{Suite, World, bad_fields, code_and_reason, times};
+use super::{Suite, World, bad_fields, code_and_reason, making, times};
 
 /// What appointments would tell about a booked slot.
-fn facts(world: &World, slot: &Slot, state: AppointmentState) -> AppointmentFacts {
-    AppointmentFacts {
-        state: state.into(),
-        patient_id: PatientId::new().to_string(),
-        service_type_id: world.service.id.clone(),
-        clinic_id: slot.clinic_id.clone(),
-        provider_id: slot.provider_id.clone(),
-        room_id: world.room.id.clone(),
-        interval: slot.interval,
-        occupied_interval: slot.interval,
-        ..Default::default()
-    }
+pub(crate) fn facts(world: &World, slot: &Slot, state: AppointmentState) -> AppointmentFacts {
+    let booked = making::facts(&world.room, &slot.provider_id, slot.interval.expect("an interval"));
+    AppointmentFacts { state: state.into(), service_type_id: world.service.id.clone(), ..booked }
 }
 
 fn check(world: &World, slot: &Slot) -> CheckSlotRequest {

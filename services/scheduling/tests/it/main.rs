@@ -1,8 +1,15 @@
 //! The scheduling service on real servers, called over gRPC.
 
+mod agenda;
 mod availability;
 mod catalog;
+mod changes;
+mod explain;
+mod links;
+mod making;
 mod replicas;
+mod templates;
+mod watch;
 
 use chrono::{Days, NaiveDate};
 use kit::client::Outbound;
@@ -11,12 +18,13 @@ use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServ
 use proto::clinic::scheduling::v1::calendar_service_client::CalendarServiceClient;
 use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
 use proto::clinic::scheduling::v1::{
-    AvailabilityQuery, Clinic, CreateClinicRequest, CreateProviderRequest, CreateRoomRequest,
-    CreateServiceTypeRequest, OpeningHours, Provider, PutWeeklyTemplateRequest, Room,
+    AvailabilityQuery, Clinic, CreateClinicRequest, OpeningHours, Provider, PutWeeklyTemplateRequest, Room,
     SearchAvailabilityRequest, SearchAvailabilityResponse, ServiceType, WeeklyTemplate,
 };
 use scheduling::Config;
 use testkit::Servers;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -39,18 +47,36 @@ pub(crate) struct World {
 
 impl Suite {
     pub(crate) async fn start() -> Self {
+        Self::on(Servers::start().await).await
+    }
+
+    /// Starts at an instant, so that a test may speak of dates.
+    pub(crate) async fn start_at(instant: &str) -> Self {
         let servers = Servers::start().await;
+        servers.advance_to(instant.parse().expect("an instant")).await;
+        Self::on(servers).await
+    }
+
+    async fn on(servers: Servers) -> Self {
         let url = Self::replica(&servers).await;
         Self { servers, url }
     }
 
     /// Starts one more process's worth of the service on the same database and broker.
     pub(crate) async fn replica(servers: &Servers) -> String {
+        Self::replica_until(servers, servers.stop.clone()).await.0
+    }
+
+    /// The same with an end of its own.
+    pub(crate) async fn replica_until(
+        servers: &Servers,
+        stop: CancellationToken,
+    ) -> (String, JoinHandle<()>) {
         let (listener, url) = testkit::listener().await;
-        let config = Config { service: servers.service(scheduling::NAME) };
-        let run = scheduling::run(listener, config, servers.clock.clone(), servers.stop.clone());
-        tokio::spawn(async move { run.await.expect("the service runs until it is stopped") });
-        url
+        let public_url = url.parse().expect("an address");
+        let config = Config { service: servers.service(scheduling::NAME), public_url };
+        let run = scheduling::run(listener, config, servers.clock.clone(), stop);
+        (url, tokio::spawn(async move { run.await.expect("the service runs until it is stopped") }))
     }
 
     fn as_role(&self, role: Role) -> Outbound {
@@ -83,16 +109,10 @@ impl Suite {
     }
 
     pub(crate) async fn world(&self) -> World {
-        let clinic = self.catalog().create_clinic(clinic("Lakeside")).await.expect("a clinic").into_inner();
-        let room = Room { clinic_id: clinic.id.clone(), name: "1".into(), ..Default::default() };
-        let room = CreateRoomRequest { room: Some(room), ..Default::default() };
-        let room = self.catalog().create_room(room).await.expect("a room").into_inner();
-        let service = ServiceType { name: "Follow-up".into(), duration_minutes: 30, ..Default::default() };
-        let service = CreateServiceTypeRequest { service_type: Some(service), ..Default::default() };
-        let service = self.catalog().create_service_type(service).await.expect("a service type").into_inner();
-        let provider = Provider { name: "Dr. Ada Osei".into(), ..Default::default() };
-        let provider = CreateProviderRequest { provider: Some(provider), ..Default::default() };
-        let provider = self.catalog().create_provider(provider).await.expect("a provider").into_inner();
+        let clinic = self.clinic("Lakeside", ZONE).await;
+        let room = self.room(&clinic, &[]).await;
+        let service = self.service(making::visit("Follow-up", 30)).await;
+        let provider = self.provider("Dr. Ada Osei").await;
         let template = self.template(&clinic.id, &provider.id);
         let template = self.calendar().put_weekly_template(template).await.expect("a template").into_inner();
         World { clinic, room, provider, service, template }

@@ -1,4 +1,4 @@
-//! Measures the suite as a person meets it, and writes `bench/RESULTS.md`: each figure beside its limit, from one run.
+//! The suite as a person meets it: how long it takes to start, and how much memory it rests in.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Args;
 use servers::RunFolder;
 
 use crate::workspace::{self, Workspace};
@@ -20,14 +19,6 @@ const IDLE: Duration = Duration::from_secs(10);
 const READY_LIMIT_SECS: f64 = 5.0;
 const MEMORY_LIMIT_MB: f64 = 150.0;
 
-/// What to measure.
-#[derive(Args, Debug)]
-pub(crate) struct Options {
-    /// Only this build: `dev`, as `cargo run` makes it, or `release`. Both when absent.
-    #[arg(long)]
-    profile: Option<String>,
-}
-
 struct Figures {
     profile: String,
     first: Vec<f64>,
@@ -35,12 +26,8 @@ struct Figures {
     memory_mb: f64,
 }
 
-/// Builds, measures, prints and writes the results.
-pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
-    let profiles = match &options.profile {
-        Some(profile) => vec![profile.clone()],
-        None => vec!["dev".to_owned(), "release".to_owned()],
-    };
+/// Builds, measures, and answers the section.
+pub(super) async fn section(workspace: &Workspace, profiles: &[String]) -> anyhow::Result<String> {
     let mut figures = vec![];
     for profile in profiles {
         eprintln!("building the {profile} profile");
@@ -49,15 +36,12 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             "--package",
             "clinic",
             "--profile",
-            &profile,
+            profile,
         ]))?;
-        let folder = if profile == "dev" { "debug" } else { &profile };
-        figures.push(measure(&workspace.path(format!("target/{folder}/clinic")), &profile).await?);
+        let folder = if profile == "dev" { "debug" } else { profile };
+        figures.push(measure(&workspace.path(format!("target/{folder}/clinic")), profile).await?);
     }
-    let text = report(&figures);
-    println!("\n{text}");
-    let file = workspace.path("bench/RESULTS.md");
-    fs::write(&file, text).with_context(|| format!("{} cannot be written", file.display()))
+    Ok(report(&figures))
 }
 
 async fn measure(program: &Path, profile: &str) -> anyhow::Result<Figures> {
@@ -124,9 +108,8 @@ fn median(values: &[f64]) -> f64 {
 
 fn report(figures: &[Figures]) -> String {
     let mut text = format!(
-        "# Results\n\nMeasured by `cargo xtask bench` on {}. Medians of {STARTS}, with the longest in brackets; the database durable, \
-         free ports.\n\n## The suite as one process\n\n| work | build | measured | limit |\n|---|---|---|---|\n",
-        machine()
+        "Medians of {STARTS}, with the longest in brackets; the database durable, free ports.\n\n\
+         | work | build | measured | limit |\n|---|---|---|---|\n"
     );
     let longest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     for f in figures {
@@ -149,21 +132,4 @@ fn report(figures: &[Figures]) -> String {
         );
     }
     text
-}
-
-/// Processor, cores and memory, as the machine itself says.
-fn machine() -> String {
-    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        text.lines()
-            .find(|l| l.starts_with(name))
-            .and_then(|l| l.split_once(':'))
-            .map(|(_, v)| v.trim().to_owned())
-    };
-    let processor =
-        field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "an unnamed processor".to_owned());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let kb =
-        field(&read("/proc/meminfo"), "MemTotal").and_then(|v| v.trim_end_matches(" kB").parse::<f64>().ok());
-    format!("{cores} cores of {processor}, {:.0} GiB", kb.unwrap_or_default() / 1024.0 / 1024.0)
 }

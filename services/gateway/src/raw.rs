@@ -1,5 +1,5 @@
-//! Callbacks of the payment and SMS providers, passed to the service they are for byte by byte: signatures cover the raw
-//! body and the public URL, and only that service can check them.
+//! Plain HTTP that a service answers itself, passed on byte by byte: callbacks of the payment and SMS providers, whose signatures
+//! cover the raw body and the public URL and which only that service can check; and calendars that it publishes under links.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, post};
+use axum::routing::{MethodFilter, on};
 use http::header::{FORWARDED, HOST, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
@@ -21,13 +21,13 @@ use tracing::Instrument as _;
 
 use crate::config::Origin;
 use crate::hop;
-use crate::upstreams::{Upstream, Upstreams};
+use crate::upstreams::Upstreams;
 
 /// The largest body, in bytes. Providers send a few kilobytes.
 const MAX_BODY: usize = 256 * 1024;
 /// From the first header to the answer's headers. Providers hang up after 10 to 15 s and come back later.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Seconds after which a provider may try again when the service is down.
+/// Seconds after which a caller may try again when the service is down.
 const RETRY_SECS: u16 = 5;
 
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -43,35 +43,41 @@ const NOT_BELIEVED: [HeaderName; 7] = [
     HeaderName::from_static(deadline::HEADER),
 ];
 
-/// `/webhooks/…`. `public_url` is how providers reach this address, unless the request's own words are to be used.
+/// Method, path and upstream of each. `public_url` is how the world reaches this address, unless the request's own words are to
+/// be used.
 pub(crate) fn routes(upstreams: &Upstreams, public_url: Option<Origin>) -> Router {
-    let to = |upstream: &Upstream| -> MethodRouter {
-        post(pass).with_state(Hook { channel: upstream.channel.clone(), public_url: public_url.clone() })
-    };
-    Router::new()
-        .route("/webhooks/payments", to(&upstreams.billing))
-        .route("/webhooks/sms/status", to(&upstreams.notify))
-        .route("/webhooks/sms/inbound", to(&upstreams.notify))
+    let all = [
+        (MethodFilter::POST, "/webhooks/payments", &upstreams.billing),
+        (MethodFilter::POST, "/webhooks/sms/status", &upstreams.notify),
+        (MethodFilter::POST, "/webhooks/sms/inbound", &upstreams.notify),
+        (MethodFilter::GET, "/calendars/{file}", &upstreams.scheduling),
+    ];
+    all.into_iter().fold(Router::new(), |router, (method, route, upstream)| {
+        let passage = Passage { route, channel: upstream.channel.clone(), public_url: public_url.clone() };
+        router.route(route, on(method, pass).with_state(passage))
+    })
 }
 
 #[derive(Clone, Debug)]
-struct Hook {
+struct Passage {
+    /// Stands for the path in traces and metrics: a calendar's own is a secret.
+    route: &'static str,
     channel: Channel,
     public_url: Option<Origin>,
 }
 
-async fn pass(State(hook): State<Hook>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let span = tracing::info_span!("webhook", otel.kind = "server", path);
-    let passed = tokio::time::timeout(TIMEOUT, hook.forward(request)).instrument(span.clone()).await;
+async fn pass(State(passage): State<Passage>, request: Request) -> Response {
+    let route = passage.route;
+    let span = tracing::info_span!("http", otel.kind = "server", route);
+    let passed = tokio::time::timeout(TIMEOUT, passage.forward(request)).instrument(span.clone()).await;
     let response = passed.unwrap_or(Err(Refusal::Late)).unwrap_or_else(IntoResponse::into_response);
     let status = response.status().as_u16();
-    metrics::counter!("gateway_webhooks_total", "path" => path, "status" => status.to_string()).increment(1);
+    metrics::counter!("gateway_http_total", "route" => route, "status" => status.to_string()).increment(1);
     span.in_scope(|| tracing::debug!(status, "answered"));
     response
 }
 
-impl Hook {
+impl Passage {
     async fn forward(&self, request: Request) -> Result<Response, Refusal> {
         let (mut parts, body) = request.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
@@ -80,7 +86,7 @@ impl Hook {
         self.dress(&mut parts)?;
         let request = http::Request::from_parts(parts, whole(body.to_bytes()));
         let response = self.channel.clone().oneshot(request).await.map_err(|error| {
-            tracing::warn!(%error, "a webhook found its service down");
+            tracing::warn!(%error, "a request found its service down");
             Refusal::Down
         })?;
         let (mut parts, body) = response.into_parts();
@@ -88,7 +94,7 @@ impl Hook {
         Ok(Response::from_parts(parts, Body::new(body)))
     }
 
-    /// The provider's own headers, and the URL as the provider knows it.
+    /// The caller's own headers, and the URL as the caller knows it.
     fn dress(&self, parts: &mut Parts) -> Result<(), Refusal> {
         let (scheme, authority) = match &self.public_url {
             Some(url) => (url.scheme.clone(), url.authority.clone()),
@@ -119,7 +125,7 @@ fn whole(body: Bytes) -> tonic::body::Body {
     tonic::body::Body::new(http_body_util::Full::new(body))
 }
 
-/// Why a webhook did not reach its service.
+/// Why a request did not reach its service.
 #[derive(Clone, Copy, Debug)]
 enum Refusal {
     TooLarge,

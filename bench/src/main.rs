@@ -1,0 +1,28 @@
+//! Measures running services as their callers meet them, each a process of its own beside this one, over loopback. Progress goes
+//! to stderr, the figures to stdout as one JSON object; `cargo xtask bench` reports them beside their limits.
+
+mod load;
+mod processes;
+mod search;
+
+use clap::Parser;
+
+const EXAMPLE: &str =
+    "Example:\n  cargo build --release -p scheduling -p gateway -p bench && target/release/bench search";
+
+/// Measures running services.
+#[derive(Parser)]
+#[command(after_help = EXAMPLE)]
+enum Command {
+    /// SearchAvailability at one replica, through the gateway, and after a change at another replica.
+    Search,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let figures = match Command::parse() {
+        Command::Search => search::measure().await?,
+    };
+    println!("{figures}");
+    Ok(())
+}

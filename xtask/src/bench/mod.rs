@@ -1,0 +1,76 @@
+//! How fast and how large the suite is. Each part measures by itself and writes its own section of `bench/RESULTS.md`: each figure
+//! beside its limit or peer, from one run.
+//!
+//! | part | measures |
+//! |---|---|
+//! | [`start`] | `clinic up`: time to ready, memory at rest |
+//! | [`engine`] | availability search in memory, and how it grows; draws [`chart`] |
+//! | [`search`] | availability search over gRPC |
+//! | [`report`] | keeps the sections together |
+
+mod chart;
+mod engine;
+mod report;
+mod search;
+mod start;
+
+use clap::{Args, ValueEnum};
+
+use crate::workspace::Workspace;
+
+const RESULTS: &str = "bench/RESULTS.md";
+
+/// What to measure.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --only engine\n  \
+                        cargo xtask bench --only start --profile dev")]
+pub(crate) struct Options {
+    /// Measures this part alone, and keeps the other parts' results; may be given again.
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+    /// Starts only this build: `dev`, as `cargo run` makes it, or `release`. Both when absent.
+    #[arg(long)]
+    profile: Option<String>,
+}
+
+/// In the order of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// `clinic up`: time to ready, memory at rest.
+    Start,
+    /// Availability search in memory.
+    Engine,
+    /// Availability search over gRPC.
+    Search,
+}
+
+impl Part {
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Start => "The suite as one process",
+            Self::Engine => "The search engine in memory",
+            Self::Search => "Search over gRPC",
+        }
+    }
+}
+
+/// Builds, measures, prints and writes the results, part by part.
+pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    let profiles = match &options.profile {
+        Some(profile) => vec![profile.clone()],
+        None => vec!["dev".to_owned(), "release".to_owned()],
+    };
+    let parts = if options.only.is_empty() { Part::value_variants() } else { &options.only };
+    let headings: Vec<_> = Part::value_variants().iter().map(|part| part.heading()).collect();
+    for part in parts {
+        eprintln!("==> {}", part.heading());
+        let section = match part {
+            Part::Start => start::section(workspace, &profiles).await?,
+            Part::Engine => engine::section(workspace)?,
+            Part::Search => search::section(workspace)?,
+        };
+        println!("\n{section}");
+        report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;
+    }
+    Ok(())
+}
