@@ -181,11 +181,16 @@ mod tests {
     #[tokio::test]
     async fn a_caller_has_so_many_streams_and_one_that_ends_makes_room() {
         let seats = Seats::default();
-        let mut taken: Vec<_> =
-            (0..MAX_STREAMS_OF_CALLER).map(|_| seats.take("ana", DOMAIN).unwrap()).collect();
-        assert_eq!(reason(&seats.take("ana", DOMAIN).unwrap_err()), "TOO_MANY_STREAMS");
-        assert!(seats.take("ben", DOMAIN).is_ok());
+        let callers: Vec<String> = (0..MAX_STREAMS / MAX_STREAMS_OF_CALLER).map(|n| n.to_string()).collect();
+        let mut taken: Vec<Seat> = vec![];
+        for caller in &callers {
+            taken.extend((0..MAX_STREAMS_OF_CALLER).map(|_| seats.take(caller, DOMAIN).unwrap()));
+            assert_eq!(reason(&seats.take(caller, DOMAIN).unwrap_err()), "TOO_MANY_STREAMS");
+        }
+        assert!(seats.take("late", DOMAIN).is_err(), "all are taken");
         taken.pop();
-        assert!(seats.take("ana", DOMAIN).is_ok());
+        taken.push(seats.take("late", DOMAIN).unwrap());
+        drop(taken);
+        assert!(seats.0.lock().unwrap().is_empty(), "nobody is remembered");
     }
 }
