@@ -5,6 +5,7 @@
 //! `PROPTEST_CASES` says how many cases are tried.
 
 mod commands;
+mod failed_once;
 mod neighbours;
 mod reference;
 mod rig;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 use proptest_state_machine::ReferenceStateMachine as _;
+use tokio::runtime::Runtime;
 
 use commands::{Answer, Command};
 use reference::Model;
@@ -39,7 +41,7 @@ const END: [Command; 4] = [
 
 #[test]
 fn appointments_do_what_the_reference_model_does() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = runtime();
     let rig = RefCell::new(runtime.block_on(Rig::start()));
     let mut runner = TestRunner::new(Config {
         max_shrink_iters: SHRINKS,
@@ -61,6 +63,21 @@ fn appointments_do_what_the_reference_model_does() {
         }
         Err(TestError::Abort(why)) => panic!("{why}"),
     }
+}
+
+#[test]
+fn what_failed_once_does_not_fail_again() {
+    runtime().block_on(async {
+        let mut rig = Rig::start().await;
+        for (what, commands) in failed_once::cases() {
+            let followed = follow(&mut rig, Model::new(), &commands, None).await;
+            followed.unwrap_or_else(|broken| panic!("{what}\n\n{broken}"));
+        }
+    });
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// One case: model and program side by side.

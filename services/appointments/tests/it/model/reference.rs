@@ -71,23 +71,7 @@ impl ReferenceStateMachine for Model {
     type Transition = Command;
 
     fn init_state() -> BoxedStrategy<Self> {
-        // Half a minute past, so that no boundary of a rule is met by a hair; the clocks change within a week.
-        let now = Utc.with_ymd_and_hms(2027, 3, 8, 12, 0, 30).single().expect("an instant");
-        Just(Self {
-            now,
-            calendars: Calendars::new(),
-            till: Till::default(),
-            attempts: BTreeMap::new(),
-            attempted: 0,
-            asked: BTreeSet::new(),
-            seen: [0; PROVIDERS],
-            appts: vec![],
-            told: vec![],
-            last: None,
-            calls: 0,
-            expected: Expect::Nothing,
-        })
-        .boxed()
+        Just(Self::new()).boxed()
     }
 
     fn transitions(state: &Self) -> BoxedStrategy<Command> {
@@ -101,6 +85,26 @@ impl ReferenceStateMachine for Model {
 }
 
 impl Model {
+    /// Nothing has happened yet.
+    pub(crate) fn new() -> Self {
+        // Half a minute past, so that no boundary of a rule is met by a hair; the clocks change within a week.
+        let now = Utc.with_ymd_and_hms(2027, 3, 8, 12, 0, 30).single().expect("an instant");
+        Self {
+            now,
+            calendars: Calendars::new(),
+            till: Till::default(),
+            attempts: BTreeMap::new(),
+            attempted: 0,
+            asked: BTreeSet::new(),
+            seen: [0; PROVIDERS],
+            appts: vec![],
+            told: vec![],
+            last: None,
+            calls: 0,
+            expected: Expect::Nothing,
+        }
+    }
+
     fn run(&mut self, command: Command) -> Expect {
         match command {
             Command::Pass(secs) => self.now += TimeDelta::seconds(secs),
