@@ -183,6 +183,12 @@ impl App {
         payment_method: Option<PaymentMethodId>,
         key: Option<Key>,
     ) -> Result<Start, Error> {
+        if let Some(key) = &key {
+            let mut conn = self.db.pool().acquire().await?;
+            if let Some(receipt) = idempotency::find::<Receipt>(&mut conn, key).await? {
+                return Ok(Start::Settles(id_of(&receipt)?));
+            }
+        }
         for judgement in 0..JUDGEMENTS {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
@@ -267,9 +273,9 @@ impl App {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            let mut judged = self.judge(caller, slot, patient, AppointmentId::new()).await?;
-            Plan { state: judged.new.state, drive: judged.new.drive } =
-                plan(judged.new.copay != Copay::NotRequired);
+            let mut judged =
+                self.judge(caller, slot, patient, AppointmentId::new(), |due| plan(due).state).await?;
+            judged.new.drive = plan(judged.new.copay != Copay::NotRequired).drive;
             judged.new.payment_method_id = payment_method;
             let (mut stale, mut broken) = (false, vec![]);
             for &candidate in &judged.providers {
@@ -319,13 +325,15 @@ impl App {
         Error::Refused(Box::new(Refusal { blocks: vec![], clashes: as_seen_by(caller, clashes), nearby }))
     }
 
-    /// Asks scheduling whether the slot is inside the schedule. `id` is the appointment that would have it.
+    /// Asks scheduling whether the slot is inside the schedule. `id` is the appointment that would have it, in the state that
+    /// `state` gives it, from whether a co-pay is due.
     pub(super) async fn judge(
         &self,
         caller: &Caller,
         slot: &Slot,
         patient: PatientId,
         id: AppointmentId,
+        state: impl Fn(bool) -> State,
     ) -> Result<Judged, Error> {
         let request = CheckSlotRequest {
             service_type_id: slot.service_type.to_string(),
@@ -338,10 +346,11 @@ impl App {
         };
         let answer = self.scheduling.check_slot(request).await?;
         let (ok, blocks) = (answer.ok, answer.blocks.clone());
-        let judged = judged(slot, patient, id, answer).map_err(|e| {
+        let mut judged = judged(slot, patient, id, answer).map_err(|e| {
             let KitError::Invalid(bad) = e else { return e };
             KitError::internal(anyhow::anyhow!("scheduling's answer has bad fields: {bad:?}"))
         })?;
+        judged.new.state = state(judged.new.copay != Copay::NotRequired);
         if ok {
             return Ok(judged);
         }

@@ -236,7 +236,8 @@ impl App {
         }
     }
 
-    async fn look_after(&self) -> Result<(), Error> {
+    /// One look of the workers. Bookings that it goes on with are driven in tasks of their own.
+    pub async fn look_after(&self) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         for mut row in store::lock_stale(&mut tx, BATCH).await? {
             expire(&mut tx, &mut row).await?;

@@ -60,8 +60,7 @@ impl App {
                 start: to.start,
                 override_reason: to.override_reason.clone(),
             };
-            let mut judged = self.judge(caller, &slot, row.patient_id, row.id).await?;
-            judged.new.state = State::Booked;
+            let mut judged = self.judge(caller, &slot, row.patient_id, row.id, |_| State::Booked).await?;
             // It stays in its room where it can.
             judged.rooms.sort_by_key(|room| *room != row.room_id.uuid());
             let mut fresh = match idempotency::begin_keyed(&self.db, to.change.key.clone()).await? {

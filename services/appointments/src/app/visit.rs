@@ -7,7 +7,7 @@ use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::VisitOutcome;
 
 use super::book::as_seen_by;
-use super::{App, finish, open, staff_only, step};
+use super::{App, expire, finish, open, staff_only, step};
 use crate::domain::{Reservation, State};
 use crate::error::Error;
 use crate::{events, store};
@@ -70,6 +70,17 @@ impl App {
         }
         if after_no_show {
             (row.fee_due, row.closed_at) = (false, None);
+            let (rooms, occupied) = ([row.room_id.uuid()], row.again().occupied);
+            let in_the_way = store::lock_stale_in_the_way(
+                &mut fresh.tx,
+                row.provider_id,
+                &rooms,
+                row.patient_id,
+                occupied,
+            );
+            for mut stale in in_the_way.await? {
+                expire(&mut fresh.tx, &mut stale).await?;
+            }
         }
         row.checked_in_at = Some(now);
         let reason = (!override_reason.is_empty()).then_some(override_reason);

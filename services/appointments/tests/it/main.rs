@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that breaks off should say where")]
 
 mod harness;
+mod model;
 mod races;
 mod requests;
 mod saga;
