@@ -14,6 +14,8 @@ use crate::domain::{Clash, Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reser
 const DRIVE_LEASE_SECS: f64 = 15.0;
 /// Pause before a replica of scheduling that has not followed a calendar's change is asked again.
 const JUDGE_AGAIN_SECS: f64 = 0.5;
+/// PostgreSQL's word for two transactions that wait for each other.
+const DEADLOCK: &str = "40P01";
 
 /// `query_as!` for whole reservations: the columns are spelled once.
 macro_rules! reservations {
@@ -328,6 +330,11 @@ pub async fn relocate(
 /// Whether one of the exclusion constraints refused a change.
 pub fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| e.kind() == ErrorKind::ExclusionViolation)
+}
+
+/// Whether the database ended a change for the sake of another that waited for it.
+pub fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == DEADLOCK)
 }
 
 /// Marks what a provider's calendar must be asked about again: what lies in `affected` and was judged before `version`.

@@ -192,6 +192,9 @@ impl App {
                 Attempt::Replayed(receipt) => return Ok(Start::Settles(id_of(&receipt)?)),
                 Attempt::Fresh(fresh) => fresh,
             };
+            // The calendar before the row, as its events take them; a hold keeps its provider.
+            let held = store::get(&mut fresh.tx, hold).await?.ok_or_else(|| KitError::not_found(hold))?;
+            let seen = store::calendar_seen(&mut fresh.tx, held.provider_id).await?;
             let row = open(&mut fresh.tx, caller, hold, "").await?;
             expected.check(&row)?;
             match row.state {
@@ -232,8 +235,9 @@ impl App {
             overriding: false,
             standing_end_time: Some(timestamp(row.end)),
         };
-        let answer = self.scheduling.check_slot(request).await?;
-        if !answer.ok {
+        let mut answer = self.scheduling.check_slot(request).await?;
+        answer.blocks.retain(|block| !row.overridden.contains(&reason_of(block)));
+        if !answer.blocks.is_empty() {
             let refusal = Refusal { blocks: answer.blocks, clashes: vec![], nearby: vec![] };
             return Err(Error::Refused(Box::new(refusal)));
         }
