@@ -206,7 +206,7 @@ impl App {
                 State::Released if row.is_overtaken() => return Err(Error::overtaken(&row)),
                 state => return Err(Error::WrongState { id: hold, state }),
             }
-            if store::calendar_seen(&mut fresh.tx, row.provider_id).await? > version {
+            if seen > version {
                 continue;
             }
             let mine = store::drive(&mut fresh.tx, hold, payment_method, version).await?;
@@ -419,7 +419,12 @@ async fn try_take(
     // Each lost race for a room leaves one candidate less.
     for _ in 0..=rooms.len() {
         let Some(room) = store::first_free_room(tx, rooms, new.visit, new.id).await? else { break };
-        if let Some(row) = store::insert(tx, new, provider, calendar_version, room).await? {
+        let taken = match store::insert(tx, new, provider, calendar_version, room).await {
+            // A visit was moving there, or a no-show came back.
+            Err(error) if store::is_deadlock(&error) => return Ok(Taken::Stale),
+            taken => taken?,
+        };
+        if let Some(row) = taken {
             let reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
             store::remember(tx, &row, Some(caller), reason, &new.overridden).await?;
             events::taken(tx, &row).await?;
