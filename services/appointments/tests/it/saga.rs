@@ -12,7 +12,7 @@ use mockall::Sequence;
 use testkit::until;
 use tokio::sync::Notify;
 
-use crate::harness::{MockClerk, World, authorized, desk, ten_o_clock};
+use crate::harness::{Gate, MockClerk, World, authorized, desk, slow_clerk, ten_o_clock};
 
 async fn state(world: &World, id: AppointmentId) -> (State, Copay) {
     let (row, _) = world.app.get(&desk(), id, false).await.unwrap();
@@ -135,21 +135,7 @@ async fn a_hold_whose_calendar_changed_is_judged_again_before_it_is_booked() {
     assert!(matches!(refused, Err(Error::CalendarMoving)));
 }
 
-/// Lets a test hold an authorization back.
-struct Gate {
-    asked: Arc<Notify>,
-    answer: Arc<Notify>,
-}
-
 async fn with_slow_clerk() -> (World, Gate) {
-    let gate = Gate { asked: Arc::default(), answer: Arc::default() };
-    let (asked, answer) = (gate.asked.clone(), gate.answer.clone());
-    let mut clerk = MockClerk::new();
-    clerk.expect_authorize().returning(move |_| {
-        asked.notify_one();
-        // The mock answers synchronously: wait on a thread of the runtime that may block.
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer.notified()));
-        authorized()
-    });
+    let (clerk, gate) = slow_clerk();
     (World::new(1, Some(clerk)).await, gate)
 }
