@@ -25,6 +25,7 @@ use proto::google::r#type::Interval;
 use testkit::Servers;
 use tokio::sync::Notify;
 use tonic::{Code, Status};
+use uuid::Uuid;
 
 use crate::calendar::Calendar;
 
@@ -86,11 +87,22 @@ impl Patients for Everybody {
 /// One test's world.
 pub(crate) struct World {
     pub(crate) app: App,
-    pub(crate) servers: Servers,
+    pub(crate) servers: Arc<Servers>,
     pub(crate) db: Db,
     pub(crate) provider: ProviderId,
     pub(crate) clinic: ClinicId,
     pub(crate) service_type: ServiceTypeId,
+    scheduling: Arc<dyn Scheduling>,
+    clerk: Arc<MockClerk>,
+}
+
+fn database(servers: &Servers) -> Db {
+    Db::new(&servers.database_url(appointments::NAME), appointments::NAME, 16).unwrap()
+}
+
+fn use_cases(servers: &Servers, db: &Db, scheduling: &Arc<dyn Scheduling>, clerk: &Arc<MockClerk>) -> App {
+    let (clock, stop) = (servers.clock.clone(), servers.stop.clone());
+    App::new(db.clone(), clock, scheduling.clone(), Arc::new(Everybody), clerk.clone(), stop)
 }
 
 impl World {
@@ -116,14 +128,23 @@ impl World {
     }
 
     pub(crate) async fn on(scheduling: Arc<dyn Scheduling>, clerk: MockClerk) -> Self {
-        let servers = Servers::start().await;
-        let db = Db::new(&servers.database_url(appointments::NAME), appointments::NAME, 16).unwrap();
+        let servers = Arc::new(Servers::start().await);
+        let db = database(&servers);
         db.migrate(&appointments::MIGRATOR).await.unwrap();
-        let (patients, clerk) = (Arc::new(Everybody), Arc::new(clerk));
-        let stop = servers.stop.clone();
-        let app = App::new(db.clone(), servers.clock.clone(), scheduling, patients, clerk, stop);
-        let (clinic, service_type) = (ClinicId::new(), ServiceTypeId::new());
-        Self { app, servers, db, provider: ProviderId::new(), clinic, service_type }
+        let clerk = Arc::new(clerk);
+        let app = use_cases(&servers, &db, &scheduling, &clerk);
+        let (provider, clinic, service_type) = (ProviderId::new(), ClinicId::new(), ServiceTypeId::new());
+        Self { app, servers, db, provider, clinic, service_type, scheduling, clerk }
+    }
+
+    /// The same world on sessions of its own.
+    pub(crate) fn reopened(&self) -> Self {
+        let Self { provider, clinic, service_type, .. } = *self;
+        let (servers, scheduling, clerk) =
+            (self.servers.clone(), self.scheduling.clone(), self.clerk.clone());
+        let db = database(&servers);
+        let app = use_cases(&servers, &db, &scheduling, &clerk);
+        Self { app, servers, db, provider, clinic, service_type, scheduling, clerk }
     }
 
     /// The slot of the provider at `start`, for a fresh patient.
@@ -157,8 +178,8 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// Runs the whole service on a port of its own, as another replica on the same database; answers its front desk's calls.
-    pub(crate) async fn serve(&self, calendar: &Calendar) -> BookingServiceClient<Outbound> {
+    /// Runs the whole service on a port of its own, as another replica on the same database; answers where.
+    pub(crate) async fn serve(&self, calendar: &Calendar) -> String {
         let (listener, url) = testkit::listener().await;
         // Neither patients nor billing is asked in these tests.
         let scheduling_url = calendar.serve().await;
@@ -170,7 +191,29 @@ impl World {
         };
         let stop = self.servers.stop.clone();
         tokio::spawn(appointments::run(listener, config, self.servers.clock.clone(), stop));
-        BookingServiceClient::new(self.servers.client(&url, Role::FrontDesk, "desk"))
+        url
+    }
+
+    /// Calls to a replica as `caller`.
+    pub(crate) fn client(&self, url: &str, caller: &Caller) -> BookingServiceClient<Outbound> {
+        BookingServiceClient::new(self.servers.client(url, caller.roles[0], &caller.subject))
+    }
+
+    /// Puts `count` finished visits into the database, past every use case: one each five minutes from `first` on, dealt out to
+    /// `clinics`, and to the provider and room of the same number.
+    pub(crate) async fn fill(&self, count: i32, first: DateTime<Utc>, clinics: &[Uuid], places: &[Uuid]) {
+        let fill = "insert into appointments.reservation
+                (id, state, patient_id, service_type_id, clinic_id, provider_id, room_id, visit, occupied, visit_date, time_zone,
+                 calendar_version, fee_start, copay)
+            select gen_random_uuid(), 'completed', gen_random_uuid(), $5, $3[1 + n % cardinality($3)],
+                   $4[1 + n % cardinality($4)], $4[1 + n % cardinality($4)], visit, visit, lower(visit)::date, 'UTC', 1,
+                   lower(visit), 'not_required'
+            from (select n, tstzrange($2 + n * interval '5 minutes', $2 + (n + 3) * interval '5 minutes') as visit
+                  from generate_series(0, $1 - 1) n) visits";
+        let mut admin = self.servers.admin().await;
+        let query = sqlx::query(fill).bind(count).bind(first).bind(clinics).bind(places);
+        query.bind(self.service_type.uuid()).execute(&mut admin).await.unwrap();
+        sqlx::query("vacuum analyze appointments.reservation").execute(&mut admin).await.unwrap();
     }
 
     /// Tells the provider's calendar event, as scheduling would.

@@ -6,6 +6,7 @@
 mod calendar;
 mod displaced;
 mod harness;
+mod lists;
 mod moves;
 mod races;
 mod refusals;
@@ -14,3 +15,4 @@ mod reschedule;
 mod rules;
 mod saga;
 mod visits;
+mod watch;
