@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a journey that breaks off should say where")]
 
 mod booking;
+mod changes;
 mod faults;
 mod refusals;
 

@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::calendar::Calendar;
 use crate::harness::{
-    MockClerk, World, change, desk, minutes, portal, says, slow_clerk, ten_o_clock, to, told,
+    MockClerk, World, authorized, change, desk, minutes, portal, says, slow_clerk, ten_o_clock, to, told,
 };
 
 /// A visit whose hour was blacked out after it was booked; some worker must run.
@@ -101,7 +101,7 @@ async fn a_slot_that_a_change_has_overtaken_is_judged_again_and_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_during_the_authorization_releases_the_hold_and_tells_why() {
-    let (clerk, gate) = slow_clerk();
+    let (clerk, gate) = slow_clerk(authorized());
     let calendar = Calendar::open(1);
     calendar.script().copay = true;
     let world = World::on(Arc::new(calendar.clone()), clerk).await;

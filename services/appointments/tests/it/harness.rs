@@ -356,8 +356,8 @@ pub(crate) struct Gate {
     pub(crate) answer: Arc<Notify>,
 }
 
-/// Billing that authorizes when the gate opens.
-pub(crate) fn slow_clerk() -> (MockClerk, Gate) {
+/// Billing that answers when the gate opens.
+pub(crate) fn slow_clerk(outcome: Authorization) -> (MockClerk, Gate) {
     let gate = Gate { asked: Arc::default(), answer: Arc::default() };
     let (asked, answer) = (gate.asked.clone(), gate.answer.clone());
     let mut clerk = MockClerk::new();
@@ -365,7 +365,7 @@ pub(crate) fn slow_clerk() -> (MockClerk, Gate) {
         asked.notify_one();
         // The mock answers synchronously: wait on a thread of the runtime that may block.
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer.notified()));
-        authorized()
+        outcome.clone()
     });
     (clerk, gate)
 }
