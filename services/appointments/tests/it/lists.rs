@@ -3,7 +3,7 @@
 use appointments::app::List;
 use appointments::domain::State;
 use appointments::store::Filter;
-use chrono::{DateTime, NaiveDate, TimeDelta, TimeZone as _, Utc};
+use chrono::{NaiveDate, TimeDelta, TimeZone as _};
 use chrono_tz::America::Chicago;
 use kit::fields::date;
 use kit::ids::ProviderId;
@@ -126,29 +126,21 @@ async fn a_hundred_thousand_finished_visits_slow_neither_a_days_list_nor_a_confl
     let day = (start - TimeDelta::days(100)).date_naive();
     world.db.pool().close().await;
 
-    let place = places[0];
-    let filters: [(&str, fn(uuid::Uuid, uuid::Uuid, NaiveDate) -> Filter); 4] = [
-        ("clinic", |clinic, _, day| Filter {
-            clinic: Some(clinic.into()),
-            date: Some(day),
-            ..Filter::default()
-        }),
-        ("provider", |_, place, day| Filter {
-            provider: Some(place.into()),
-            date: Some(day),
-            ..Filter::default()
-        }),
-        ("room", |_, place, day| Filter { room: Some(place.into()), date: Some(day), ..Filter::default() }),
-        ("interval", |clinic, _, day| {
-            let from: DateTime<Utc> = day.and_hms_opt(0, 0, 0).unwrap().and_utc();
-            let until = Some(from + TimeDelta::days(1));
-            Filter { clinic: Some(clinic.into()), from: Some(from), until, ..Filter::default() }
-        }),
-    ];
-    for (name, filter) in filters {
+    let (clinic, place) = (Some(clinics[0].into()), places[0]);
+    let midnight = day.and_hms_opt(0, 0, 0).unwrap().and_utc();
+    let (from, until) = (Some(midnight), Some(midnight + TimeDelta::days(1)));
+    let days = || {
+        [
+            Filter { clinic, date: Some(day), ..Filter::default() },
+            Filter { provider: Some(place.into()), date: Some(day), ..Filter::default() },
+            Filter { room: Some(place.into()), date: Some(day), ..Filter::default() },
+            Filter { clinic, from, until, ..Filter::default() },
+        ]
+    };
+    for (n, name) in ["clinic", "provider", "room", "interval"].into_iter().enumerate() {
         let (scans, rows) = counted(&world, async |world| {
             for _ in 0..TIMES {
-                let filter = Filter { states: State::ALL.to_vec(), ..filter(clinics[0], place, day) };
+                let filter = Filter { states: State::ALL.to_vec(), ..days().into_iter().nth(n).unwrap() };
                 let list = List { filter, latest_first: false, page: Page::parse(500, "").unwrap() };
                 assert!(!world.app.list(&list).await.unwrap().0.is_empty());
             }

@@ -101,7 +101,7 @@ async fn a_long_day_comes_in_parts_and_then_each_change_to_all_who_watch() {
     world.app.reschedule(&desk(), &to(visit.id, start + minutes(30))).await.unwrap();
     assert_eq!(board.next().await.unwrap().appointments[0].version, 2);
     world.app.reschedule(&desk(), &to(visit.id, start + TimeDelta::days(1))).await.unwrap();
-    assert_eq!(board.next().await.unwrap().removed_appointment_ids, [id.clone()]);
+    assert_eq!(board.next().await.unwrap().removed_appointment_ids, [id]);
     // A change elsewhere is not told; the next one here is.
     world.app.cancel(&desk(), change(visit.id), true).await.unwrap();
     let other = world.booked(start).await.id.to_string();
