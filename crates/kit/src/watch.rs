@@ -106,10 +106,16 @@ where
 {
     let (sender, receiver) = mpsc::channel(1);
     let (end, ended) = oneshot::channel();
+    let reader = sender.clone();
     let told = task(Teller(sender));
     tokio::spawn(async move {
         let _seat = seat;
-        let ending = stop.run_until_cancelled(told).await.unwrap_or(Ending::Stopped);
+        let ending = tokio::select! {
+            ending = told => ending,
+            () = reader.closed() => Ending::Gone,
+            () = stop.cancelled() => Ending::Stopped,
+        };
+        drop(reader);
         // Nobody listens any more when the reader has gone.
         let _ = end.send(ending);
     });
@@ -166,6 +172,17 @@ mod tests {
         let last = rest.last().unwrap().as_ref().unwrap_err();
         assert_eq!((last.code(), reason(last)), (Code::Unavailable, "READER_TOO_SLOW".to_owned()));
         assert!(rest.len() <= 3, "what waited, and the ending: {rest:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_goes_gives_the_seat_back_whatever_its_task_waits_for() {
+        let seats = Seats::default();
+        let seat = seats.take("ana", DOMAIN).expect("a seat");
+        let stream = open(DOMAIN, seat, CancellationToken::new(), async |_: Teller<u32>| {
+            std::future::pending::<Ending>().await
+        });
+        drop(stream);
+        testkit::until("the seat is free", async || seats.0.lock().unwrap().is_empty().then_some(())).await;
     }
 
     #[tokio::test]

@@ -97,9 +97,9 @@ pub(crate) async fn rescheduled(
     outbox::put(tx, row.id, row.version, &event).await
 }
 
-/// Why a visit no longer fits its calendar; `None` when it does.
+/// Why a displaced visit no longer fits its calendar.
 pub(crate) fn displacement(row: &Reservation) -> Option<Displacement> {
-    let found = row.displaced_at?;
+    let found = row.displaced_at.filter(|_| row.state == State::Displaced)?;
     Some(Displacement { reasons: row.displaced_reasons.clone(), displace_time: Some(timestamp(found)) })
 }
 

@@ -12,6 +12,10 @@ use crate::domain::{Clash, Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reser
 
 /// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
 const DRIVE_LEASE_SECS: f64 = 15.0;
+/// Pause before a replica of scheduling that has not followed a calendar's change is asked again.
+const JUDGE_AGAIN_SECS: f64 = 0.5;
+/// PostgreSQL's word for two transactions that wait for each other.
+const DEADLOCK: &str = "40P01";
 
 /// `query_as!` for whole reservations: the columns are spelled once.
 macro_rules! reservations {
@@ -328,6 +332,11 @@ pub fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| e.kind() == ErrorKind::ExclusionViolation)
 }
 
+/// Whether the database ended a change for the sake of another that waited for it.
+pub fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == DEADLOCK)
+}
+
 /// Marks what a provider's calendar must be asked about again: what lies in `affected` and was judged before `version`.
 pub async fn mark_to_judge(
     conn: &mut PgConnection,
@@ -364,6 +373,18 @@ pub async fn claim_to_judge(conn: &mut PgConnection, limit: i64) -> sqlx::Result
     .fetch_all(&mut *conn)
     .await?;
     reservations!("where r.id = any($1)", &claimed).fetch_all(conn).await
+}
+
+/// Gives one that was claimed up for a while: scheduling does not know yet what it must be judged by.
+pub async fn judge_later(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update appointments.reservation set judging_until = clock.now() + make_interval(secs => $2) where id = $1",
+        id.uuid(),
+        JUDGE_AGAIN_SECS
+    )
+    .execute(conn)
+    .await
+    .map(drop)
 }
 
 /// Notes that a locked row was judged, and that nothing else about it changed.

@@ -198,6 +198,9 @@ impl App {
                 Attempt::Replayed(receipt) => return Ok(Start::Settles(id_of(&receipt)?)),
                 Attempt::Fresh(fresh) => fresh,
             };
+            // The calendar before the row, as its events take them; a hold keeps its provider.
+            let held = store::get(&mut fresh.tx, hold).await?.ok_or_else(|| KitError::not_found(hold))?;
+            let seen = store::calendar_seen(&mut fresh.tx, held.provider_id).await?;
             let row = open(&mut fresh.tx, caller, hold, "").await?;
             expected.check(&row)?;
             match row.state {
@@ -209,7 +212,7 @@ impl App {
                 State::Released if row.is_overtaken() => return Err(Error::overtaken(&row)),
                 state => return Err(Error::WrongState { id: hold, state }),
             }
-            if store::calendar_seen(&mut fresh.tx, row.provider_id).await? > version {
+            if seen > version {
                 continue;
             }
             let mine = store::drive(&mut fresh.tx, hold, payment_method, version).await?;
@@ -238,8 +241,9 @@ impl App {
             overriding: false,
             standing_end_time: Some(timestamp(row.end)),
         };
-        let answer = self.scheduling.check_slot(request).await?;
-        if !answer.ok {
+        let mut answer = self.scheduling.check_slot(request).await?;
+        answer.blocks.retain(|block| !row.overridden.contains(&reason_of(block)));
+        if !answer.blocks.is_empty() {
             let refusal = Refusal { blocks: answer.blocks, clashes: vec![], nearby: vec![] };
             return Err(Error::Refused(Box::new(refusal)));
         }
@@ -424,7 +428,12 @@ async fn try_take(
     // Each lost race for a room leaves one candidate less.
     for _ in 0..=rooms.len() {
         let Some(room) = store::first_free_room(tx, rooms, new.visit, new.id).await? else { break };
-        if let Some(row) = store::insert(tx, new, provider, calendar_version, room).await? {
+        let taken = match store::insert(tx, new, provider, calendar_version, room).await {
+            // A visit was moving there, or a no-show came back.
+            Err(error) if store::is_deadlock(&error) => return Ok(Taken::Stale),
+            taken => taken?,
+        };
+        if let Some(row) = taken {
             let reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
             store::remember(tx, &row, Some(caller), reason, &new.overridden).await?;
             events::taken(tx, &row).await?;

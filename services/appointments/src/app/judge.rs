@@ -67,7 +67,8 @@ impl App {
         let version = answer.providers.first().map_or(0, |p| p.calendar_version);
         if Some(version) < seen.judge_at {
             // That replica has not followed yet; the mark stays.
-            return Ok(());
+            let mut conn = self.db.pool().acquire().await?;
+            return Ok(store::judge_later(&mut conn, seen.id).await?);
         }
         let mut reasons: Vec<String> = answer.blocks.iter().map(reason_of).collect();
         reasons.retain(|reason| !seen.overridden.contains(reason));

@@ -15,9 +15,6 @@ use crate::domain::{Clash, Conflict, Reservation, State};
 use crate::error::Error;
 use crate::{events, store};
 
-/// PostgreSQL's word for two transactions that wait for each other.
-const DEADLOCK: &str = "40P01";
-
 /// Where a booking shall go; what is left out stays as it is.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the contract's RescheduleAppointmentRequest explains each")]
@@ -103,13 +100,15 @@ async fn try_move(
     let own = [before.provider_id.uuid(), before.room_id.uuid(), provider.uuid()];
     let places: Vec<Uuid> = own.into_iter().chain(rooms.iter().copied()).collect();
     store::lock_places(tx, &places).await?;
+    // Before the row: a calendar's event takes the two in this order.
+    let seen = store::calendar_seen(tx, provider).await?;
     let before = open(tx, caller, to.change.id, &to.change.etag).await?;
     movable(&before)?;
     if !places.contains(&before.provider_id.uuid()) || !places.contains(&before.room_id.uuid()) {
         // Someone moved it while we waited.
         return Ok(Taken::Stale);
     }
-    if store::calendar_seen(tx, provider).await? > calendar_version {
+    if seen > calendar_version {
         return Ok(Taken::Stale);
     }
     for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
@@ -144,7 +143,7 @@ async fn try_move(
             }
             Err(error) => {
                 attempt.rollback().await?;
-                if is_deadlock(&error) {
+                if store::is_deadlock(&error) {
                     return Ok(Taken::Stale);
                 }
                 if !store::is_taken(&error) {
@@ -162,8 +161,4 @@ async fn try_move(
         clashes.push(Clash { rule: Conflict::Room, with: None });
     }
     Ok(Taken::No(clashes))
-}
-
-fn is_deadlock(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == DEADLOCK)
 }

@@ -5,6 +5,7 @@ use kit::idempotency::{Attempt, Key};
 use kit::ids::AppointmentId;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::VisitOutcome;
+use sqlx::PgConnection;
 
 use super::book::as_seen_by;
 use super::{App, expire, finish, open, staff_only, step};
@@ -62,6 +63,11 @@ impl App {
             Attempt::Replayed(answer) => return Ok(answer),
             Attempt::Fresh(fresh) => fresh,
         };
+        if let Some(missed) =
+            store::get(&mut fresh.tx, change.id).await?.filter(|row| row.state == State::NoShow)
+        {
+            clear_the_way(&mut fresh.tx, &missed).await?;
+        }
         let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
         let after_no_show = row.state == State::NoShow;
         step(&mut row, State::CheckedIn)?;
@@ -147,4 +153,15 @@ impl App {
         events::released(&mut fresh.tx, &row).await?;
         finish(fresh, &row).await
     }
+}
+
+/// Before a no-show's time is taken again: nobody else moves there, and holds whose time is up end.
+async fn clear_the_way(tx: &mut PgConnection, row: &Reservation) -> Result<(), Error> {
+    let (provider, room) = (row.provider_id, row.room_id.uuid());
+    store::lock_places(tx, &[provider.uuid(), room]).await?;
+    let occupied = row.again().occupied;
+    for mut stale in store::lock_stale_in_the_way(tx, provider, &[room], row.patient_id, occupied).await? {
+        expire(tx, &mut stale).await?;
+    }
+    Ok(())
 }

@@ -1,13 +1,12 @@
 //! Who gets the slot: the database decides, once.
 
 use appointments::domain::{Conflict, State};
-use appointments::error::Error;
 use chrono::TimeDelta;
 use futures::future::join_all;
 use kit::ids::{PatientId, RoomId};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::harness::{MockClerk, Open, World, desk, ten_o_clock};
+use crate::harness::{MockClerk, Open, World, broken, desk, ten_o_clock};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_rivals_for_one_slot_leave_one_winner() {
@@ -85,10 +84,4 @@ async fn a_slot_judged_at_an_old_calendar_is_judged_again() {
     appointments::store::see_calendar(&mut conn, world.provider.uuid(), 2).await.unwrap();
     let booked = world.app.book(&desk(), world.booking(ten_o_clock(&world, 0))).await.unwrap();
     assert_eq!((booked.row.state, booked.row.calendar_version), (State::Booked, 2));
-}
-
-/// The database's rules that a refusal names.
-fn broken(error: &Error) -> Vec<Conflict> {
-    let Error::Refused(refusal) = error else { panic!("{error:?}") };
-    refusal.clashes.iter().map(|clash| clash.rule).collect()
 }
