@@ -1,6 +1,6 @@
 //! All SQL of appointments. Functions take a connection, so that the caller owns the transaction.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId};
 use sqlx::PgConnection;
@@ -12,8 +12,6 @@ use crate::domain::{Clash, Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reser
 
 /// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
 const DRIVE_LEASE_SECS: f64 = 15.0;
-/// Pause before a replica of scheduling that has not followed a calendar's change is asked again.
-const JUDGE_AGAIN_SECS: f64 = 0.5;
 /// PostgreSQL's word for two transactions that wait for each other.
 const DEADLOCK: &str = "40P01";
 
@@ -39,6 +37,14 @@ macro_rules! reservations {
     };
 }
 
+mod calendar;
+mod history;
+mod list;
+
+pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
+pub use history::{Change, changed_since, history};
+pub use list::{Filter, list};
+
 /// One appointment.
 pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
     reservations!("where r.id = $1", id.uuid()).fetch_optional(conn).await
@@ -47,86 +53,6 @@ pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Opt
 /// One appointment, locked until the transaction ends.
 pub async fn lock(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
     reservations!("where r.id = $1 for update of r", id.uuid()).fetch_optional(conn).await
-}
-
-/// What a list asks for. Empty filters match all.
-#[derive(Debug, Default)]
-pub struct Filter {
-    /// Only this patient's.
-    pub patient: Option<PatientId>,
-    /// Only at this clinic.
-    pub clinic: Option<ClinicId>,
-    /// Only with this provider.
-    pub provider: Option<ProviderId>,
-    /// Only in this room.
-    pub room: Option<RoomId>,
-    /// Only those that start on this day of their clinic's.
-    pub date: Option<NaiveDate>,
-    /// Only those whose visit overlaps it.
-    pub from: Option<DateTime<Utc>>,
-    /// See `from`.
-    pub until: Option<DateTime<Utc>>,
-    /// Only in these states.
-    pub states: Vec<State>,
-}
-
-impl Filter {
-    /// Bounds of the starts that can match, so that the indexes by start are read no further: a visit is shorter than a day,
-    /// and clocks differ from UTC by less than one.
-    fn starts(&self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
-        let day = TimeDelta::days(1);
-        let midnight = self.date.map(|date| NaiveDateTime::from(date).and_utc());
-        let after = [self.from.map(|t| t - day), midnight.map(|t| t - day)];
-        let before = [self.until, midnight.map(|t| t + day * 2)];
-        (after.into_iter().flatten().max(), before.into_iter().flatten().min())
-    }
-}
-
-/// Appointments by (start, id), after the key `after`.
-pub async fn list(
-    conn: &mut PgConnection,
-    filter: &Filter,
-    latest_first: bool,
-    after: Option<(DateTime<Utc>, Uuid)>,
-    limit: i64,
-) -> sqlx::Result<Vec<Reservation>> {
-    /// The two orders differ in nothing but their direction.
-    macro_rules! ordered {
-        ($beyond:literal, $order:literal) => {{
-            let (after_start, after_id) = after.unzip();
-            let (earliest, latest) = filter.starts();
-            reservations!(
-                r#"where ($1::uuid is null or r.patient_id = $1) and ($2::uuid is null or r.clinic_id = $2)
-                     and ($3::uuid is null or r.provider_id = $3) and ($10::uuid is null or r.room_id = $10)
-                     and ($11::date is null or r.visit_date = $11)
-                     and ($12::timestamptz is null or lower(r.visit) > $12)
-                     and ($13::timestamptz is null or lower(r.visit) < $13)
-                     and r.visit && tstzrange($4, $5) and r.state = any($6)
-                     and ($7::timestamptz is null or (lower(r.visit), r.id) "# + $beyond + r#" ($7, $8::uuid))
-                   order by "# + $order + r#" limit $9"#,
-                filter.patient.map(PatientId::uuid),
-                filter.clinic.map(ClinicId::uuid),
-                filter.provider.map(ProviderId::uuid),
-                filter.from,
-                filter.until,
-                &filter.states as &[State],
-                after_start,
-                after_id,
-                limit,
-                filter.room.map(RoomId::uuid),
-                filter.date,
-                earliest,
-                latest,
-            )
-            .fetch_all(conn)
-            .await
-        }};
-    }
-    if latest_first {
-        ordered!("<", "lower(r.visit) desc, r.id desc")
-    } else {
-        ordered!(">", "lower(r.visit), r.id")
-    }
 }
 
 /// Holds whose time is up, locked: those that stand in the way of a slot. In the order of their ids, so that two rivals who clear
@@ -337,103 +263,6 @@ pub fn is_deadlock(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == DEADLOCK)
 }
 
-/// Marks what a provider's calendar must be asked about again: what lies in `affected` and was judged before `version`.
-pub async fn mark_to_judge(
-    conn: &mut PgConnection,
-    provider: Uuid,
-    version: i64,
-    affected: &[PgRange<DateTime<Utc>>],
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update appointments.reservation set judge_at = $2, judging_until = null
-         where provider_id = $1 and state in ('held', 'booked', 'displaced') and calendar_version < $2
-           and coalesce(judge_at, 0) < $2 and upper(visit) > clock.now()
-           and exists (select from unnest($3::tstzrange[]) affected where visit && affected)",
-        provider,
-        version,
-        affected
-    )
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
-/// Takes over, for a while, some that must be judged again.
-pub async fn claim_to_judge(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Reservation>> {
-    let claimed = sqlx::query_scalar!(
-        "update appointments.reservation set judging_until = clock.now() + make_interval(secs => $1)
-         where id in (
-             select id from appointments.reservation
-             where judge_at is not null and (judging_until is null or judging_until <= clock.now())
-             order by judging_until nulls first limit $2 for update skip locked)
-         returning id",
-        DRIVE_LEASE_SECS,
-        limit
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    reservations!("where r.id = any($1)", &claimed).fetch_all(conn).await
-}
-
-/// Gives one that was claimed up for a while: scheduling does not know yet what it must be judged by.
-pub async fn judge_later(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update appointments.reservation set judging_until = clock.now() + make_interval(secs => $2) where id = $1",
-        id.uuid(),
-        JUDGE_AGAIN_SECS
-    )
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
-/// Notes that a locked row was judged, and that nothing else about it changed.
-pub async fn judged(conn: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update appointments.reservation set calendar_version = $2, judge_at = null, displaced_reasons = $3 where id = $1",
-        row.id.uuid(),
-        row.calendar_version,
-        &row.displaced_reasons
-    )
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
-/// The newest calendar version known of a provider, kept from changing until the transaction ends.
-pub async fn calendar_seen(conn: &mut PgConnection, provider: ProviderId) -> sqlx::Result<i64> {
-    let seen = sqlx::query_scalar!(
-        "select version from appointments.calendar_seen where provider_id = $1 for share",
-        provider.uuid()
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(version) = seen {
-        return Ok(version);
-    }
-    // A row to lock, so that the provider's first event waits for this transaction too.
-    see_calendar(conn, provider.uuid(), 0).await?;
-    sqlx::query_scalar!(
-        "select version from appointments.calendar_seen where provider_id = $1 for share",
-        provider.uuid()
-    )
-    .fetch_one(conn)
-    .await
-}
-
-/// Notes a provider's calendar version; an older one changes nothing.
-pub async fn see_calendar(conn: &mut PgConnection, provider: Uuid, version: i64) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into appointments.calendar_seen (provider_id, version) values ($1, $2)
-         on conflict (provider_id) do update set version = excluded.version where calendar_seen.version < excluded.version",
-        provider,
-        version
-    )
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
 /// Whether a patient is known to exist.
 pub async fn patient_seen(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<bool> {
     sqlx::query_scalar!(
@@ -516,60 +345,6 @@ pub async fn remember(
     .execute(conn)
     .await
     .map(drop)
-}
-
-/// One step of an appointment's history.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "the contract's AppointmentChange explains each")]
-pub struct Change {
-    pub version: i64,
-    pub state: State,
-    pub changed_at: DateTime<Utc>,
-    pub actor: Option<String>,
-    pub actor_role: Option<i32>,
-    pub start: DateTime<Utc>,
-    pub end: DateTime<Utc>,
-    pub clinic_id: Uuid,
-    pub provider_id: Uuid,
-    pub room_id: Uuid,
-    pub override_reason: Option<String>,
-    pub overridden: Vec<String>,
-}
-
-/// An appointment's history, oldest first.
-pub async fn history(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Vec<Change>> {
-    sqlx::query_as!(
-        Change,
-        r#"select version, state as "state: State", changed_at, actor, actor_role, lower(visit) as "start!",
-                  upper(visit) as "end!", clinic_id, provider_id, room_id, override_reason, overridden
-           from appointments.change where reservation_id = $1 order by version"#,
-        id.uuid()
-    )
-    .fetch_all(conn)
-    .await
-}
-
-/// A snapshot of the database as text, and the appointments changed by transactions that were not in the one before it; none
-/// without one before it.
-pub async fn changed_since(
-    conn: &mut PgConnection,
-    last: Option<&str>,
-) -> sqlx::Result<(String, Vec<Reservation>)> {
-    let look = sqlx::query!(
-        r#"select pg_current_snapshot()::text as "snapshot!", array(
-               select distinct reservation_id from appointments.change
-               where transaction >= pg_snapshot_xmin($1::text::pg_snapshot)
-                 and not pg_visible_in_snapshot(transaction, $1::text::pg_snapshot)) as "changed!""#,
-        last
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    let rows = if look.changed.is_empty() {
-        vec![]
-    } else {
-        reservations!("where r.id = any($1)", &look.changed).fetch_all(conn).await?
-    };
-    Ok((look.snapshot, rows))
 }
 
 /// Whether a hold's time is up, by the clock that all replicas share.

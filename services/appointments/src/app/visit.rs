@@ -76,17 +76,6 @@ impl App {
         }
         if after_no_show {
             (row.fee_due, row.closed_at) = (false, None);
-            let (rooms, occupied) = ([row.room_id.uuid()], row.again().occupied);
-            let in_the_way = store::lock_stale_in_the_way(
-                &mut fresh.tx,
-                row.provider_id,
-                &rooms,
-                row.patient_id,
-                occupied,
-            );
-            for mut stale in in_the_way.await? {
-                expire(&mut fresh.tx, &mut stale).await?;
-            }
         }
         row.checked_in_at = Some(now);
         let reason = (!override_reason.is_empty()).then_some(override_reason);
