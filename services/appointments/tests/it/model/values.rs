@@ -60,7 +60,7 @@ impl Appt {
             fee_start: self.fee_start,
             copay: self.copay,
             fee_due: (self.state == State::Cancelled).then_some(self.fee_due),
-            reasons: if self.displaced { self.reasons.clone() } else { vec![] },
+            reasons: if self.state == State::Displaced { self.reasons.clone() } else { vec![] },
         }
     }
 
