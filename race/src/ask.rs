@@ -1,29 +1,25 @@
 //! What clients ask for: drawn from a seed, out of so few places and times that most attempts collide.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng, RngExt as _};
 use uuid::Uuid;
 
-use crate::facts::{Asked, State, Told, Verb};
+use crate::facts::{Answer, Asked, Call, State, Told, Verb};
 use crate::network::Network;
 
 /// Days ahead on which visits are asked for: some within a week of each other, some just not, one today.
 const DAYS: [i64; 6] = [0, 1, 6, 7, 8, 14];
-/// On each day, starts are asked for within so many minutes, in steps of 5.
+/// On each day, starts are asked for within so many minutes, in whole steps.
 const WINDOW_MINUTES: i64 = 180;
+const STEP_MINUTES: i64 = 5;
+/// How far back an override may ask for.
+const PAST_MINUTES: i64 = 60;
+/// An hour and a half before noon in Chicago, in UTC; in summer half an hour.
+const BEFORE_NOON: NaiveTime = NaiveTime::from_hms_opt(16, 30, 0).expect("a time of day");
 /// Appointments that clients remember, to change them.
 const REMEMBERED: usize = 400;
-
-/// What every client draws from.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// Who and where.
-    pub network: Network,
-    /// The first start of today's window.
-    pub first: DateTime<Utc>,
-}
 
 /// A name for a call or a client's thing, out of the seed.
 pub fn fresh_id(rng: &mut StdRng) -> Uuid {
@@ -32,20 +28,24 @@ pub fn fresh_id(rng: &mut StdRng) -> Uuid {
     uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
-/// Draws a start. Those of other days lie around noon in Chicago, where shifts change.
-pub fn start(rng: &mut StdRng, terms: &Terms) -> DateTime<Utc> {
+/// Draws a start. Those of other days lie around noon in Chicago, where shifts change. With an override also one that is past, for
+/// whoever walks in, or does not.
+pub fn start(rng: &mut StdRng, now: DateTime<Utc>, overriding: bool) -> DateTime<Utc> {
     let days = *DAYS.choose(rng).unwrap_or(&0);
-    let minutes = TimeDelta::minutes(rng.random_range(0..WINDOW_MINUTES / 5) * 5);
-    if days == 0 {
-        return terms.first + minutes;
-    }
-    let noon = (terms.first + TimeDelta::days(days)).date_naive().and_hms_opt(16, 30, 0);
-    noon.map_or(terms.first, |noon| noon.and_utc()) + minutes
+    let minutes = TimeDelta::minutes(rng.random_range(0..WINDOW_MINUTES / STEP_MINUTES) * STEP_MINUTES);
+    let from = if days == 0 {
+        let step = STEP_MINUTES * 60;
+        let back = if overriding { PAST_MINUTES * 60 } else { 0 };
+        (now.timestamp() / step + 1) * step - back
+    } else {
+        let day = (now + TimeDelta::days(days)).date_naive().and_time(BEFORE_NOON);
+        day.and_utc().timestamp()
+    };
+    DateTime::from_timestamp(from, 0).unwrap_or(now) + minutes
 }
 
 /// Draws a slot to take: sometimes with a named room, sometimes with any provider, sometimes against the schedule.
-fn slot(rng: &mut StdRng, terms: &Terms) -> Asked {
-    let network = &terms.network;
+fn slot(rng: &mut StdRng, network: &Network, now: DateTime<Utc>) -> Asked {
     let Some(site) = network.clinics.choose(rng) else { return Asked::default() };
     let overriding = rng.random_bool(0.1);
     // With an override anyone may be asked for, also where they do not work.
@@ -57,7 +57,7 @@ fn slot(rng: &mut StdRng, terms: &Terms) -> Asked {
         clinic: Some(site.id),
         provider,
         room: rng.random_bool(0.25).then(|| site.rooms.choose(rng).copied()).flatten(),
-        start: Some(start(rng, terms)),
+        start: Some(start(rng, now, overriding)),
         overriding,
         ..Asked::default()
     }
@@ -88,15 +88,22 @@ impl Known {
         self.0.retain(|known| known.id != id);
     }
 
-    fn draw(&self, rng: &mut StdRng, held: bool) -> Option<&Told> {
-        let fitting: Vec<&Told> =
-            self.0.iter().filter(|known| (known.state == State::Held) == held).collect();
-        fitting.choose(rng).copied()
+    /// One that `fits`; mostly one that also `suits`, for what suits nobody is soon refused.
+    fn draw(
+        &self,
+        rng: &mut StdRng,
+        fits: impl Fn(&Told) -> bool,
+        suits: impl Fn(&Told) -> bool,
+    ) -> Option<&Told> {
+        let fitting: Vec<&Told> = self.0.iter().filter(|known| fits(known)).collect();
+        let suiting: Vec<&Told> = fitting.iter().copied().filter(|known| suits(known)).collect();
+        let chosen = if rng.random_bool(0.8) && !suiting.is_empty() { suiting } else { fitting };
+        chosen.choose(rng).copied()
     }
 }
 
 /// Draws the next call.
-pub fn draw(rng: &mut StdRng, terms: &Terms, known: &Known) -> (Verb, Asked) {
+pub fn draw(rng: &mut StdRng, network: &Network, known: &Known, now: DateTime<Utc>) -> (Verb, Asked) {
     let verb = match rng.random_range(0..100) {
         0..14 => Verb::Hold,
         14..54 => Verb::Book,
@@ -107,20 +114,40 @@ pub fn draw(rng: &mut StdRng, terms: &Terms, known: &Known) -> (Verb, Asked) {
         _ => Verb::Complete,
     };
     let held = match verb {
-        Verb::Hold => return (verb, slot(rng, terms)),
-        Verb::Book if rng.random_bool(0.7) => return (verb, slot(rng, terms)),
+        Verb::Hold => return (verb, slot(rng, network, now)),
+        Verb::Book if rng.random_bool(0.7) => return (verb, slot(rng, network, now)),
         Verb::Book | Verb::Release => true,
         Verb::Reschedule | Verb::Cancel | Verb::CheckIn | Verb::Complete => false,
     };
-    let Some(told) = known.draw(rng, held) else { return (Verb::Book, slot(rng, terms)) };
+    let suits = |told: &Told| match verb {
+        Verb::CheckIn => told.state != State::CheckedIn && told.place.visit.start < now + TimeDelta::hours(3),
+        Verb::Complete => told.state == State::CheckedIn || told.place.visit.start < now,
+        _ => told.state != State::CheckedIn && told.state != State::NoShow,
+    };
+    let Some(told) = known.draw(rng, |told| (told.state == State::Held) == held, suits) else {
+        return (Verb::Book, slot(rng, network, now));
+    };
     let named = Asked { appointment: Some(told.id), ..Asked::default() };
     let etag = (!held && rng.random_bool(0.3)).then_some(told.version);
     let asked = match verb {
-        Verb::Hold | Verb::Book | Verb::Release => named,
-        Verb::Reschedule => Asked { patient: None, service_type: None, etag, ..slot(rng, terms) },
+        Verb::Hold | Verb::Release => named,
+        Verb::Book => Asked { patient: Some(told.patient), ..named },
+        Verb::Reschedule => Asked { patient: None, service_type: None, etag, ..slot(rng, network, now) },
         Verb::Cancel | Verb::CheckIn => Asked { etag, ..named.clone() },
         // Whoever is here is seen; whoever is not, did not come.
         Verb::Complete => Asked { etag, no_show: told.state != State::CheckedIn, ..named.clone() },
     };
     (verb, Asked { appointment: Some(told.id), ..asked })
+}
+
+/// What follows a declined card: the hold stays, and the patient tries another one, or the same again.
+pub fn follow_up(rng: &mut StdRng, network: &Network, call: &Call) -> Option<(Verb, Asked)> {
+    let Answer::Refused(refusal) = &call.answer else { return None };
+    let hold = refusal.hold.filter(|_| rng.random_bool(0.8))?;
+    let card = call.asked.patient.and_then(|patient| network.other_cards.get(&patient).copied());
+    let card = card.filter(|_| rng.random_bool(0.7));
+    Some((
+        Verb::Book,
+        Asked { appointment: Some(hold), patient: call.asked.patient, card, ..Asked::default() },
+    ))
 }

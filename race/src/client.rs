@@ -16,8 +16,9 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use crate::ask::{self, Known, Terms};
+use crate::ask::{self, Known};
 use crate::facts::{Answer, Asked, Call, Place, Refusal, Span, State, Told, Verb};
+use crate::network::Network;
 
 /// How long a try may take.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -32,8 +33,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 
 /// What all clients share.
 pub struct Shared {
-    /// Who, where and when.
-    pub terms: Terms,
+    /// Who and where.
+    pub network: Network,
     /// Appointments that can be changed.
     pub known: Mutex<Known>,
     /// Takes each finished call.
@@ -57,11 +58,16 @@ impl Shared {
 pub async fn run(shared: Arc<Shared>, channel: Outbound, caller: String, seed: u64) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     let client = Client { api: BookingServiceClient::new(channel), caller };
+    let mut next = None;
     while shared.take_one() {
-        let (verb, asked) = ask::draw(&mut rng, &shared.terms, &shared.known());
+        let (verb, asked) = match next.take() {
+            Some(next) => next,
+            None => ask::draw(&mut rng, &shared.network, &shared.known(), Clock::System.now()),
+        };
         let request = ask::fresh_id(&mut rng);
         let call = client.ask(verb, &asked, request, &mut rng).await?;
         note(&shared, &call, &mut rng);
+        next = ask::follow_up(&mut rng, &shared.network, &call);
         let again = rng.random_bool(REPEATED);
         shared.log.send(call).ok();
         if again && shared.take_one() {
@@ -173,7 +179,7 @@ impl Client {
                     provider_id,
                     room_id,
                     start_time,
-                    payment_method_id: String::new(),
+                    payment_method_id: text(asked.card),
                     override_reason,
                 }
             ),

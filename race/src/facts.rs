@@ -188,7 +188,7 @@ pub struct Rows {
     pub unpublished: i64,
     /// Events that a service could not take, with its reason.
     pub dead_letters: Vec<String>,
-    /// Lines of the services' logs that tell of a deadlock that reached a caller.
+    /// Lines of the services' logs that tell of a deadlock which reached a caller; consumers of events just try again.
     pub surfaced_deadlocks: Vec<String>,
     /// Lines that tell of a transaction which another call had left open.
     pub stray_transactions: Vec<String>,
@@ -221,6 +221,7 @@ pub struct Asked {
     pub room: Option<Uuid>,
     pub start: Option<DateTime<Utc>>,
     pub etag: Option<i64>,
+    pub card: Option<Uuid>,
     pub no_show: bool,
     pub overriding: bool,
 }

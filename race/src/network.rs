@@ -1,6 +1,8 @@
 //! A network that is too small for those who want something of it: three clinics in two time zones, providers of whom some work at two
 //! of them, two rooms each, three kinds of visit. Made over the suite's own calls.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt as _;
 use futures::stream;
@@ -52,6 +54,8 @@ pub struct Network {
     pub providers: Vec<Uuid>,
     pub services: Vec<Uuid>,
     pub patients: Vec<Uuid>,
+    /// Good cards of patients whose default card is declined.
+    pub other_cards: HashMap<Uuid, Uuid>,
 }
 
 /// A clinic, its rooms, and the providers who work there.
@@ -113,13 +117,11 @@ impl Network {
         let providers = providers(admin, &mut clinics, now).await?;
         fees(admin, &clinics, services[SERVICES.len() - 1], now).await?;
         let patients = stream::iter(0..patients).map(|n| patient(desk, n)).buffered(AT_A_TIME);
-        let patients: Vec<anyhow::Result<Uuid>> = patients.collect().await;
-        Ok(Self {
-            clinics,
-            providers,
-            services,
-            patients: patients.into_iter().collect::<anyhow::Result<_>>()?,
-        })
+        let patients: Vec<anyhow::Result<(Uuid, Option<Uuid>)>> = patients.collect().await;
+        let patients = patients.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let other_cards = patients.iter().filter_map(|(patient, card)| Some((*patient, (*card)?))).collect();
+        let patients = patients.into_iter().map(|(patient, _)| patient).collect();
+        Ok(Self { clinics, providers, services, patients, other_cards })
     }
 }
 
@@ -170,7 +172,8 @@ async fn fees(admin: &Outbound, clinics: &[Site], service: Uuid, now: DateTime<U
     Ok(())
 }
 
-async fn patient(desk: &Outbound, n: usize) -> anyhow::Result<Uuid> {
+/// Answers the patient, and a second card where the first is declined.
+async fn patient(desk: &Outbound, n: usize) -> anyhow::Result<(Uuid, Option<Uuid>)> {
     let patient = Patient {
         given_name: "Racing".into(),
         family_name: format!("Patient {n}"),
@@ -182,14 +185,21 @@ async fn patient(desk: &Outbound, n: usize) -> anyhow::Result<Uuid> {
     };
     let request = RegisterPatientRequest { patient: Some(patient), ..Default::default() };
     let registered = PatientServiceClient::new(desk.clone()).register_patient(request).await?.into_inner();
-    let id = registered.patient.map(|p| p.id).unwrap_or_default();
-    let card = if n % DECLINED == DECLINED - 1 { "pm_card_chargeCustomerFail" } else { "pm_card_visa" };
+    let id: Uuid = registered.patient.map(|p| p.id).unwrap_or_default().parse()?;
+    if n % DECLINED < DECLINED - 1 {
+        save_card(desk, id, "pm_card_visa", true).await?;
+        return Ok((id, None));
+    }
+    save_card(desk, id, "pm_card_chargeCustomerFail", true).await?;
+    Ok((id, Some(save_card(desk, id, "pm_card_mastercard", false).await?)))
+}
+
+async fn save_card(desk: &Outbound, patient: Uuid, token: &str, make_default: bool) -> anyhow::Result<Uuid> {
     let request = SavePaymentMethodRequest {
-        patient_id: id.clone(),
-        provider_token: card.into(),
-        make_default: true,
+        patient_id: patient.to_string(),
+        provider_token: token.into(),
+        make_default,
         ..Default::default()
     };
-    BillingServiceClient::new(desk.clone()).save_payment_method(request).await?;
-    Ok(id.parse()?)
+    Ok(BillingServiceClient::new(desk.clone()).save_payment_method(request).await?.into_inner().id.parse()?)
 }

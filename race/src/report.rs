@@ -86,6 +86,12 @@ pub fn table(outcome: &Outcome) -> String {
             rows.intents.len()
         ),
     );
+    let mut versions: BTreeMap<String, usize> = BTreeMap::new();
+    for change in rows.changes.values() {
+        *versions.entry(format!("{:?}", change.state)).or_default() += 1;
+    }
+    let versions: Vec<String> = versions.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    line("  versions", versions.join(", "));
     line("violations", outcome.violations.len().to_string());
     for violation in outcome.violations.iter().take(SHOWN) {
         let _ = writeln!(text, "  {violation}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use kit::clock::Clock;
@@ -18,7 +18,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::ask::{Known, Terms};
+use crate::ask::Known;
 use crate::check::{self, Violation};
 use crate::client::{self, Shared};
 use crate::facts::{Call, Rows};
@@ -97,11 +97,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     let (admin, desk) = (stage.client(Role::Admin, "admin")?, stage.client(Role::FrontDesk, "desk")?);
     let now = Clock::System.now();
     let network = Network::build(&admin, &desk, options.patients as usize, now).await?;
-    let terms = Terms { network, first: soon(now) };
 
     let (log, mut logged) = tokio::sync::mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
-        terms: terms.clone(),
+        network: network.clone(),
         known: Mutex::new(Known::default()),
         log,
         left: AtomicI64::new(i64::from(options.attempts)),
@@ -124,7 +123,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     troubles.spawn(trouble::faults(stage.sandbox_url.clone(), rng.random(), over.clone()));
     troubles.spawn(trouble::clock(stage.admin_url.clone(), rng.random(), over.clone()));
     let manager = stage.client(Role::Manager, "manager")?;
-    troubles.spawn(trouble::calendars(manager, terms, rng.random(), over.clone()));
+    troubles.spawn(trouble::calendars(manager, network, rng.random(), over.clone()));
     let begun = Instant::now();
     let mut clients = JoinSet::new();
     for n in 0..options.clients {
@@ -155,14 +154,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Outcome> {
     let deadlocks = sqlx::query_scalar("select sum(deadlocks)::bigint from pg_stat_database")
         .fetch_one(&mut admin)
         .await?;
+    stage.keep_log()?;
     Ok(Outcome { seed, log, rows, raced, rested, violations, deadlocks, folder })
-}
-
-/// The next whole quarter of an hour but one minute: today's first start.
-fn soon(now: DateTime<Utc>) -> DateTime<Utc> {
-    let minute = now.minute() / 5 * 5;
-    let floor = now.with_minute(minute).and_then(|t| t.with_second(0)).and_then(|t| t.with_nanosecond(0));
-    floor.unwrap_or(now) + TimeDelta::minutes(5)
 }
 
 /// Kills one of [`VICTIMS`] again and again until every client is through.

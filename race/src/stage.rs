@@ -54,7 +54,7 @@ pub struct Stage {
     services: Vec<Service>,
     stop: CancellationToken,
     // Last: the folder goes after the servers have ended.
-    _servers: (Postgres, Nats, RunFolder),
+    servers: (Postgres, Nats, RunFolder),
 }
 
 impl Drop for Stage {
@@ -74,6 +74,8 @@ impl Stage {
         // The checker wants to know when each change became visible.
         let mut admin = PgConnection::connect(&postgres.admin_url()).await?;
         sqlx::query("alter system set track_commit_timestamp = on").execute(&mut admin).await?;
+        // A deadlock shall say who waited for whom; the patients are invented.
+        sqlx::query("alter database postgres set log_error_verbosity = default").execute(&mut admin).await?;
         admin.close().await?;
         postgres.stop().await;
         postgres.start_again().await?;
@@ -133,7 +135,7 @@ impl Stage {
             issuer,
             services,
             stop,
-            _servers: (postgres, nats, run),
+            servers: (postgres, nats, run),
         };
         stage.ready().await?;
         Ok(stage)
@@ -176,6 +178,13 @@ impl Stage {
     /// The database as its superuser.
     pub async fn admin(&self) -> anyhow::Result<PgConnection> {
         Ok(PgConnection::connect(&self.admin_url).await?)
+    }
+
+    /// Keeps PostgreSQL's own log beside the services', which would go with the server.
+    pub fn keep_log(&self) -> anyhow::Result<()> {
+        let (_, _, run) = &self.servers;
+        fs::copy(run.path().join("postgres/postgres.log"), self.folder.join("postgres.log"))?;
+        Ok(())
     }
 
     /// Lines of the services' logs that hold `words`.

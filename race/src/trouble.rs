@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::TimeDelta;
 use kit::client::Outbound;
+use kit::clock::Clock;
 use kit::fields::timestamp;
 use proto::clinic::scheduling::v1::calendar_service_client::CalendarServiceClient;
 use proto::clinic::scheduling::v1::{
@@ -20,7 +21,8 @@ use sqlx::{Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::ask::{Terms, fresh_id, start};
+use crate::ask::{fresh_id, start};
+use crate::network::Network;
 
 /// Pauses between two troubles of a kind, in milliseconds.
 const FAULTS_MS: std::ops::Range<u64> = 800..2_500;
@@ -83,13 +85,13 @@ pub async fn clock(admin_url: String, seed: u64, over: CancellationToken) -> any
 /// Changes calendars and takes each change back, until `over`.
 pub async fn calendars(
     manager: Outbound,
-    terms: Terms,
+    network: Network,
     seed: u64,
     over: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     while pause(&mut rng, CALENDARS_MS, &over).await.is_some() {
-        let begins = start(&mut rng, &terms);
+        let begins = start(&mut rng, Clock::System.now(), false);
         let interval = Interval {
             start_time: Some(timestamp(begins)),
             end_time: Some(timestamp(begins + TimeDelta::minutes(rng.random_range(1..9) * 15))),
@@ -97,7 +99,7 @@ pub async fn calendars(
         let id = fresh_id(&mut rng).to_string();
         let whole_clinic = rng.random_bool(0.3);
         if whole_clinic {
-            let site = terms.network.clinics.choose(&mut rng).context("a clinic")?;
+            let site = network.clinics.choose(&mut rng).context("a clinic")?;
             let blackout = Blackout {
                 clinic_id: site.id.to_string(),
                 name: "Fire drill".into(),
@@ -115,7 +117,7 @@ pub async fn calendars(
             })
             .await?;
         } else {
-            let provider = terms.network.providers.choose(&mut rng).context("a provider")?;
+            let provider = network.providers.choose(&mut rng).context("a provider")?;
             let exception = CalendarException {
                 provider_id: provider.to_string(),
                 kind: ExceptionKind::TimeOff as i32,
