@@ -192,6 +192,8 @@ pub struct Rows {
     pub surfaced_deadlocks: Vec<String>,
     /// Lines that tell of a transaction which another call had left open.
     pub stray_transactions: Vec<String>,
+    /// Lines that tell of a panic.
+    pub panics: Vec<String>,
     /// When services were killed, in order.
     pub kills: Vec<DateTime<Utc>>,
 }

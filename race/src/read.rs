@@ -130,6 +130,7 @@ pub async fn rows(stage: &Stage, kills: Vec<DateTime<Utc>>) -> anyhow::Result<Ro
     rows.surfaced_deadlocks.retain(|line| !line.contains("an event failed and will come again"));
     // PostgreSQL's own words, which the driver passes on.
     rows.stray_transactions = stage.log_lines("already a transaction in progress")?;
+    rows.panics = stage.log_lines("panicked at")?;
     Ok(rows)
 }
 

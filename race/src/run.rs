@@ -184,10 +184,9 @@ async fn kill_while_running(
             () = tokio::time::sleep_until(next) => {
                 let victim = VICTIMS.choose(rng).copied().unwrap_or(VICTIMS[0]);
                 kills.push(stage.kill(victim)?);
-                stage.mend()?;
                 next = draw(rng);
             }
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => stage.mend()?,
         }
         let left = shared.left.load(Ordering::Relaxed).max(0).unsigned_abs();
         progress.set_position(u64::from(options.attempts).saturating_sub(left));

@@ -75,6 +75,8 @@ pub enum Rule {
     Deadlock,
     /// A service worked in a transaction that another call had left open.
     StrayTransaction,
+    /// A service panicked.
+    Panic,
 }
 
 /// One broken promise.
@@ -123,6 +125,9 @@ pub fn check(rows: &Rows, log: &[Call]) -> Vec<Violation> {
     }
     for line in &rows.stray_transactions {
         found.add(Rule::StrayTransaction, line.clone());
+    }
+    for line in &rows.panics {
+        found.add(Rule::Panic, line.clone());
     }
     for letter in &rows.dead_letters {
         found.add(Rule::Messaging, format!("an event was given up on: {letter}"));

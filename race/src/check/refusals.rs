@@ -3,11 +3,15 @@
 
 use std::collections::HashMap;
 
+use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::places::Stay;
 use super::{Findings, Rule};
 use crate::facts::{Answer, Call, Refusal, Rows, State, Verb};
+
+/// A commit's time is taken a moment before others can see it: so much later a state may still be seen that has ended.
+const UNSEEN: TimeDelta = TimeDelta::seconds(1);
 
 /// Reasons that a client which asks for nothing impossible may be refused with: reason, code, and the calls that may say it.
 const REASONS: &[(&str, &str, &[Verb])] = {
@@ -53,9 +57,9 @@ pub(super) fn check(found: &mut Findings, rows: &Rows, stays: &[Stay], log: &[Ca
                 continue;
             };
             let in_the_way = by_id.get(&id).is_some_and(|versions| {
-                versions
-                    .iter()
-                    .any(|stay| stay.stood(call.begun, call.ended) && is_in_the_way(rows, call, rule, stay))
+                versions.iter().any(|stay| {
+                    stay.stood(call.begun - UNSEEN, call.ended) && is_in_the_way(rows, call, rule, stay)
+                })
             });
             found.must(in_the_way, Rule::Untrue, || {
                 format!(
@@ -78,7 +82,7 @@ fn is_in_the_way(rows: &Rows, call: &Call, rule: &str, stay: &Stay) -> bool {
     let start = asked.start.or(own.map(|row| row.place.visit.start));
     let near = start.is_none_or(|start| {
         // The length of the visit asked for is the service's to know: half an hour and buffers at most.
-        let reach = chrono::TimeDelta::hours(1);
+        let reach = TimeDelta::hours(1);
         stay.place.visit.start - reach < start && start < stay.place.visit.end + reach
     });
     let is = |wish: Option<Uuid>, got: Uuid| wish.is_none_or(|wish| wish == got);
@@ -105,7 +109,7 @@ fn wrong_state(found: &mut Findings, call: &Call, refusal: &Refusal, by_id: &Has
         Verb::Complete if call.asked.no_show => matches!(state, State::Booked | State::Displaced),
         Verb::Complete => state == State::CheckedIn,
     };
-    let so = versions.iter().any(|stay| stay.stood(call.begun, call.ended) && !allowed(stay.state));
+    let so = versions.iter().any(|stay| stay.stood(call.begun - UNSEEN, call.ended) && !allowed(stay.state));
     found.must(so, Rule::Untrue, || {
         format!(
             "{} {} {:?} was refused with {}, and no state it had then forbids it",

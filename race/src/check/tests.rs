@@ -529,5 +529,6 @@ fn what_services_could_not_do_is_found() {
     story.rows.dead_letters.push("an event".into());
     story.rows.surfaced_deadlocks.push("a line".into());
     story.rows.stray_transactions.push("a line".into());
-    story.finds(&[Rule::Messaging, Rule::Messaging, Rule::Deadlock, Rule::StrayTransaction]);
+    story.rows.panics.push("a line".into());
+    story.finds(&[Rule::Messaging, Rule::Messaging, Rule::Deadlock, Rule::StrayTransaction, Rule::Panic]);
 }
