@@ -209,7 +209,7 @@ impl Handler for Follower {
             let id = authorized.appointment_id.parse()?;
             match self.0.confirm_in(tx, id, Copay::Authorized, Some(charge)).await {
                 // The usual case: the caller who asked for the authorization has confirmed already, or the hold has ended.
-                Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. }) => {}
+                Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. } | Error::Overtaken { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
