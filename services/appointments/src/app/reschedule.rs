@@ -104,13 +104,15 @@ async fn try_move(
     let own = [before.provider_id.uuid(), before.room_id.uuid(), provider.uuid()];
     let places: Vec<Uuid> = own.into_iter().chain(rooms.iter().copied()).collect();
     store::lock_places(tx, &places).await?;
+    // Before the row, as whoever follows calendars does.
+    let seen = store::calendar_seen(tx, provider).await?;
     let before = open(tx, caller, to.change.id, &to.change.etag).await?;
     movable(&before)?;
     if !places.contains(&before.provider_id.uuid()) || !places.contains(&before.room_id.uuid()) {
         // Someone moved it while we waited.
         return Ok(Taken::Stale);
     }
-    if store::calendar_seen(tx, provider).await? > calendar_version {
+    if seen > calendar_version {
         return Ok(Taken::Stale);
     }
     for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
