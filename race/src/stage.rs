@@ -75,7 +75,9 @@ impl Stage {
         let mut admin = PgConnection::connect(&postgres.admin_url()).await?;
         sqlx::query("alter system set track_commit_timestamp = on").execute(&mut admin).await?;
         // A deadlock shall say who waited for whom; the patients are invented.
-        sqlx::query("alter database postgres set log_error_verbosity = 'verbose'").execute(&mut admin).await?;
+        sqlx::query("alter database postgres set log_error_verbosity = 'verbose'")
+            .execute(&mut admin)
+            .await?;
         admin.close().await?;
         postgres.stop().await;
         postgres.start_again().await?;
