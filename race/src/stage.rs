@@ -229,6 +229,14 @@ struct Service {
     pid: Pid,
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        // It ends within moments now; a failure means that it has ended already.
+        let _ = self.shell.wait();
+    }
+}
+
 impl Service {
     fn start(program: PathBuf, environment: Vec<(String, String)>, log: PathBuf) -> anyhow::Result<Self> {
         let (shell, pid) = spawn(&program, &environment, &log)?;
