@@ -193,14 +193,13 @@ impl App {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            let version = self.fresh_calendar_version(caller, hold).await?;
+            let (provider, version) = self.fresh_calendar_version(caller, hold).await?;
             let mut fresh = match idempotency::begin_keyed::<Receipt>(&self.db, key.clone()).await? {
                 Attempt::Replayed(receipt) => return Ok(Start::Settles(id_of(&receipt)?)),
                 Attempt::Fresh(fresh) => fresh,
             };
-            // The calendar before the row, as its events take them; a hold keeps its provider.
-            let held = store::get(&mut fresh.tx, hold).await?.ok_or_else(|| KitError::not_found(hold))?;
-            let seen = store::calendar_seen(&mut fresh.tx, held.provider_id).await?;
+            // Before the row, as whoever follows calendars does. A hold's provider never changes.
+            let seen = store::calendar_seen(&mut fresh.tx, provider).await?;
             let row = open(&mut fresh.tx, caller, hold, "").await?;
             expected.check(&row)?;
             match row.state {
@@ -222,15 +221,19 @@ impl App {
         Err(Error::CalendarMoving)
     }
 
-    /// The calendar version that a hold is good for: its own, or the present one if the calendar still allows it.
-    async fn fresh_calendar_version(&self, caller: &Caller, hold: AppointmentId) -> Result<i64, Error> {
+    /// A hold's provider, and the calendar version that it is good for: its own, or the present one if the calendar still allows it.
+    async fn fresh_calendar_version(
+        &self,
+        caller: &Caller,
+        hold: AppointmentId,
+    ) -> Result<(ProviderId, i64), Error> {
         let row = self.load(hold).await?;
         caller.see(row.patient_id, hold)?;
         let mut conn = self.db.pool().acquire().await?;
         let seen = store::calendar_seen(&mut conn, row.provider_id).await?;
         drop(conn);
         if seen <= row.calendar_version || row.state != State::Held {
-            return Ok(row.calendar_version);
+            return Ok((row.provider_id, row.calendar_version));
         }
         let request = CheckSlotRequest {
             service_type_id: row.service_type_id.to_string(),
@@ -247,7 +250,8 @@ impl App {
             let refusal = Refusal { blocks: answer.blocks, clashes: vec![], nearby: vec![] };
             return Err(Error::Refused(Box::new(refusal)));
         }
-        Ok(answer.providers.first().map_or(row.calendar_version, |p| p.calendar_version))
+        let version = answer.providers.first().map_or(row.calendar_version, |p| p.calendar_version);
+        Ok((row.provider_id, version))
     }
 
     /// Judges the slot, then takes it for the first provider and room that nobody has. `plan` says, from whether a co-pay is
