@@ -4,6 +4,7 @@
 
 mod booking;
 mod calendars;
+mod changes;
 mod faults;
 mod refusals;
 

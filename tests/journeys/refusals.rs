@@ -3,7 +3,7 @@
 use kit::client::Outbound;
 use kit::status::reason;
 use proto::clinic::appointments::v1::BookAppointmentRequest;
-use proto::clinic::appointments::v1::{GetAppointmentRequest, RescheduleAppointmentRequest};
+use proto::clinic::appointments::v1::{GetAppointmentRequest, JoinWaitlistRequest};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::scheduling::v1::{CreateClinicRequest, ListClinicsRequest};
 use testkit::network::in_days;
@@ -78,11 +78,10 @@ async fn a_patient_reaches_its_own_appointments_only() {
 #[tokio::test]
 async fn a_method_that_is_not_built_yet_says_so_after_the_role_was_checked() {
     let (suite, _) = super::start().await;
-    let request = RescheduleAppointmentRequest::default();
-    let answer = suite.desk().booking().reschedule_appointment(request.clone()).await.unwrap_err();
+    let request = JoinWaitlistRequest::default();
+    let answer = suite.desk().waitlist().join_waitlist(request.clone()).await.unwrap_err();
     assert_eq!(answer.code(), Code::Unimplemented);
-    let wrong_role =
-        suite.as_role(Role::Manager, "ana").booking().reschedule_appointment(request).await.unwrap_err();
+    let wrong_role = suite.as_role(Role::Manager, "ana").waitlist().join_waitlist(request).await.unwrap_err();
     assert_eq!(wrong_role.code(), Code::PermissionDenied);
 }
 

@@ -3,12 +3,14 @@
 //! - [`mod@test`]: everything a change must pass, one timed step after another.
 //! - [`metadata`]: what the SQL macros know about the schemas, renewed or checked.
 //! - [`diagrams`]: pictures from their sources.
+//! - [`mod@race`]: clients race while services are killed, and every promise is checked.
 //! - [`mod@bench`]: how fast and how large the suite is, in bench/RESULTS.md.
 //! - [`tools`]: the programs these need, installed below `target/tools`; [`workspace`]: the tree and how to run programs in it.
 
 mod bench;
 mod diagrams;
 mod metadata;
+mod race;
 mod sources;
 mod test;
 mod tools;
@@ -26,10 +28,11 @@ Examples:
   cargo xtask test --only clippy  one step of it
   cargo xtask sqlx                after a change of a migration or a query
   cargo xtask diagrams            after a change of diagrams/*.d2
+  cargo xtask race --seed 7       a race as another run had it
   cargo xtask bench               before a figure is claimed
   cargo xtask bench --only engine after a change of the search engine";
 
-/// Tests, query metadata and diagrams, one command each.
+/// Tests, races, query metadata and diagrams, one command each.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
 enum Command {
@@ -39,6 +42,8 @@ enum Command {
     Sqlx(metadata::Options),
     /// Renders diagrams/*.d2, each to an SVG beside it.
     Diagrams(diagrams::Options),
+    /// Races clients for the same slots while services are killed, then checks every promise.
+    Race(race::Options),
     /// Measures the suite and writes bench/RESULTS.md; takes a release build and a few minutes.
     Bench(bench::Options),
 }
@@ -52,6 +57,7 @@ async fn main() -> ExitCode {
             Command::Test(options) => test::run(&workspace, &options).await,
             Command::Sqlx(options) => metadata::run(&workspace, &options).await,
             Command::Diagrams(options) => diagrams::run(&workspace, &options),
+            Command::Race(options) => race::run(&workspace, &options),
             Command::Bench(options) => bench::run(&workspace, &options).await,
         }
     };

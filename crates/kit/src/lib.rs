@@ -9,6 +9,7 @@
 //! | [`auth`] | tokens, callers, the role rule of each method |
 //! | [`deadline`], [`client`], [`serve`] | one port per service, deadlines honoured and passed on |
 //! | [`db`], [`bootstrap`], [`idempotency`] | PostgreSQL: pools, roles and schemas, request ids |
+//! | [`watch`] | streams that stay open |
 //! | [`messaging`] | outbox relay, inbox consumer, dead letters |
 //! | [`platform`] | all of the above, connected, for one service |
 
@@ -29,3 +30,4 @@ pub mod rpc;
 pub mod serve;
 pub mod status;
 pub mod telemetry;
+pub mod watch;

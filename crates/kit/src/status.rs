@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use prost::{Message, Name};
+use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
@@ -139,6 +141,7 @@ pub struct Fault {
     message: String,
     metadata: HashMap<String, String>,
     details: ErrorDetails,
+    more: Vec<Any>,
 }
 
 impl Fault {
@@ -150,6 +153,7 @@ impl Fault {
             message: message.into(),
             metadata: HashMap::new(),
             details: ErrorDetails::new(),
+            more: vec![],
         }
     }
 
@@ -191,10 +195,23 @@ impl Fault {
         self
     }
 
+    /// Adds a message of our own contract to the details.
+    pub fn detail<M: Message + Name>(mut self, message: &M) -> Self {
+        let type_url = format!("type.googleapis.com/{}", M::full_name());
+        self.more.push(Any { type_url, value: message.encode_to_vec() });
+        self
+    }
+
     /// The finished status of the service whose errors live under `domain`.
     pub fn into_status(mut self, domain: &'static str) -> Status {
         self.details.set_error_info(self.reason, domain, self.metadata);
-        Status::with_error_details(self.code, self.message, self.details)
+        let status = Status::with_error_details(self.code, self.message, self.details);
+        if self.more.is_empty() {
+            return status;
+        }
+        let mut whole = tonic_types::pb::Status::decode(status.details()).unwrap_or_default();
+        whole.details.extend(self.more);
+        Status::with_details(status.code(), status.message(), whole.encode_to_vec().into())
     }
 }
 

@@ -3,6 +3,7 @@
 use clinic::suite::{Config, Ports, Suite, Urls};
 use kit::client::Outbound;
 use proto::clinic::appointments::v1::booking_service_client::BookingServiceClient;
+use proto::clinic::appointments::v1::waitlist_service_client::WaitlistServiceClient;
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
 use proto::clinic::notify::v1::notify_service_client::NotifyServiceClient;
@@ -95,6 +96,9 @@ impl Desk {
     }
     pub fn booking(&self) -> BookingServiceClient<Outbound> {
         BookingServiceClient::new(self.channel.clone())
+    }
+    pub fn waitlist(&self) -> WaitlistServiceClient<Outbound> {
+        WaitlistServiceClient::new(self.channel.clone())
     }
     pub fn patients(&self) -> PatientServiceClient<Outbound> {
         PatientServiceClient::new(self.channel.clone())

@@ -133,6 +133,10 @@ pub struct Reservation {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub decline_code: String,
+    pub displaced_at: Option<DateTime<Utc>>,
+    pub displaced_reasons: Vec<String>,
+    pub overridden: Vec<String>,
+    pub judge_at: Option<i64>,
 }
 
 impl Reservation {
@@ -144,6 +148,43 @@ impl Reservation {
     /// Whether a cancellation that reached us at `received` comes in time.
     pub fn timely(&self, received: DateTime<Utc>) -> bool {
         self.fee_start - received >= TIMELY
+    }
+
+    /// The start that decides whether a later cancellation is late, if the visit is moved to `start` by a call that reached us at
+    /// `received`. A move with less than 2 hours to go does not win time; one that the clinic's own calendar made necessary does.
+    pub fn fee_start_moved(&self, start: DateTime<Utc>, received: DateTime<Utc>) -> DateTime<Utc> {
+        let free = self.state == State::Displaced || self.timely(received);
+        if free { start } else { start.min(self.fee_start) }
+    }
+
+    /// A hold that ended because the calendar changed under it.
+    pub fn is_overtaken(&self) -> bool {
+        self.state == State::Released && !self.displaced_reasons.is_empty()
+    }
+
+    /// The same time as it would be taken again.
+    pub fn again(&self) -> NewReservation {
+        NewReservation {
+            id: self.id,
+            state: self.state,
+            patient_id: self.patient_id,
+            service_type_id: self.service_type_id,
+            clinic_id: self.clinic_id,
+            visit: self.visit(),
+            occupied: Span { start: self.occupied_start, end: self.occupied_end },
+            visit_date: self.visit_date,
+            time_zone: self.time_zone.clone(),
+            intake_form_id: self.intake_form_id,
+            copay: self.copay,
+            payment_method_id: self.payment_method_id,
+            drive: false,
+            overridden: self.overridden.clone(),
+        }
+    }
+
+    /// The visit.
+    pub fn visit(&self) -> Span {
+        Span { start: self.start, end: self.end }
     }
 
     /// Whether `now` is on the visit's own day at the clinic.
@@ -171,6 +212,7 @@ pub struct NewReservation {
     pub copay: Copay,
     pub payment_method_id: Option<PaymentMethodId>,
     pub drive: bool,
+    pub overridden: Vec<String>,
 }
 
 /// One of the rules that the database arbitrates.
@@ -186,6 +228,15 @@ pub enum Conflict {
     SevenDays,
     /// The patient has an open hold.
     OpenHold,
+}
+
+/// A rule that says no, and what it says no for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Clash {
+    /// Which rule.
+    pub rule: Conflict,
+    /// An appointment in the way; `None` = not to be told.
+    pub with: Option<AppointmentId>,
 }
 
 #[cfg(test)]

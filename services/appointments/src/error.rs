@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use kit::ids::AppointmentId;
 use kit::status::Fault;
+use proto::clinic::appointments::v1::{NearbySlots, SlotOption};
 use proto::clinic::scheduling::v1::Block;
 use tonic::{Code, Status};
 
 use crate::DOMAIN;
-use crate::domain::{Conflict, State};
+use crate::domain::{Clash, Conflict, Reservation, State};
 
 /// Why a call could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -16,12 +17,15 @@ pub enum Error {
     /// Fields, missing records, outages, our own bugs.
     #[error(transparent)]
     Kit(#[from] kit::status::Error),
-    /// Someone else has the time, or the patient's own rules forbid it. Every rule broken is listed, never none.
-    #[error("the slot conflicts with {0:?}")]
-    Conflicts(Vec<Conflict>),
-    /// The schedule says no, with every rule that does.
-    #[error("the schedule does not allow this slot")]
-    Blocked(Vec<Block>),
+    /// The slot cannot be had, for all these reasons.
+    #[error("the slot cannot be had: {0:?}")]
+    Refused(Box<Refusal>),
+    /// The calendar changed under a hold, which ended.
+    #[error("the hold ended because the calendar changed: {}; search again", .reasons.join(", "))]
+    Overtaken {
+        /// The rules it broke then.
+        reasons: Vec<String>,
+    },
     /// The hold's time was up.
     #[error("the hold has expired; search again")]
     HoldExpired,
@@ -47,9 +51,6 @@ pub enum Error {
     /// A visit that has not begun cannot be a no-show.
     #[error("the visit has not started yet")]
     NotStarted(AppointmentId),
-    /// A patient who came after all.
-    #[error("checking in after a no-show is not built yet: the fee could not be given back")]
-    LateArrival(AppointmentId),
     /// The calendar keeps changing under the slot.
     #[error("the calendar is changing at this moment; try again")]
     CalendarMoving,
@@ -67,34 +68,66 @@ impl From<sqlx::Error> for Error {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let words = error.to_string();
-        let fault =
-            match error {
-                Error::Kit(error) => return error.into_status(DOMAIN),
-                Error::Remote(status) => return *status,
-                Error::Conflicts(conflicts) => return of_conflicts(&conflicts),
-                Error::Blocked(blocks) => of_blocks(&blocks),
-                Error::HoldExpired => Fault::precondition("HOLD_EXPIRED", words, "hold"),
-                Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", words, id.to_string())
-                    .meta("state", format!("{state:?}").to_ascii_uppercase()),
-                Error::PaymentDeclined { hold, decline_code } => {
-                    Fault::precondition("PAYMENT_DECLINED", words, "payment_method")
-                        .meta("hold_id", hold.to_string())
-                        .meta("decline_code", decline_code)
-                }
-                Error::LateArrival(id) => Fault::new(Code::Unimplemented, "LATE_ARRIVAL", words)
-                    .resource("Appointment", id.to_string()),
-                Error::CalendarMoving => Fault::new(Code::Unavailable, "DEPENDENCY_DOWN", words)
-                    .retry_after(Duration::from_secs(1)),
-                Error::NotVisitDay(id) => Fault::precondition("NOT_VISIT_DAY", words, id.to_string()),
-                Error::NotStarted(id) => Fault::precondition("NOT_STARTED", words, id.to_string()),
-            };
+        let fault = match error {
+            Error::Kit(error) => return error.into_status(DOMAIN),
+            Error::Remote(status) => return *status,
+            Error::Refused(refusal) => refusal.into(),
+            Error::Overtaken { reasons } => {
+                let first = reasons.first().map_or("OUTSIDE_SCHEDULE", String::as_str);
+                reasons.iter().fold(Fault::new(Code::FailedPrecondition, first, words), |fault, reason| {
+                    fault.and_rule(reason, "hold", "the calendar changed under the hold")
+                })
+            }
+            Error::HoldExpired => Fault::precondition("HOLD_EXPIRED", words, "hold"),
+            Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", words, id.to_string())
+                .meta("state", format!("{state:?}").to_ascii_uppercase()),
+            Error::PaymentDeclined { hold, decline_code } => {
+                Fault::precondition("PAYMENT_DECLINED", words, "payment_method")
+                    .meta("hold_id", hold.to_string())
+                    .meta("decline_code", decline_code)
+            }
+            Error::CalendarMoving => {
+                Fault::new(Code::Unavailable, "DEPENDENCY_DOWN", words).retry_after(Duration::from_secs(1))
+            }
+            Error::NotVisitDay(id) => Fault::precondition("NOT_VISIT_DAY", words, id.to_string()),
+            Error::NotStarted(id) => Fault::precondition("NOT_STARTED", words, id.to_string()),
+        };
         fault.into_status(DOMAIN)
     }
 }
 
-/// ABORTED when someone was faster, for then another slot may do; FAILED_PRECONDITION when the patient's own rules forbid it.
-fn of_conflicts(conflicts: &[Conflict]) -> Status {
-    let words = |conflict: &Conflict| match conflict {
+/// Every reason why a slot cannot be had; at least one.
+#[derive(Clone, Debug, Default)]
+pub struct Refusal {
+    /// Rules of the schedule.
+    pub blocks: Vec<Block>,
+    /// Rules that the database keeps.
+    pub clashes: Vec<Clash>,
+    /// Free slots near it, nearest first.
+    pub nearby: Vec<SlotOption>,
+}
+
+impl Error {
+    /// What became of a hold that the calendar overtook.
+    pub(crate) fn overtaken(row: &Reservation) -> Self {
+        Self::Overtaken { reasons: row.displaced_reasons.clone() }
+    }
+
+    /// Rules that the database keeps, and nothing else.
+    pub(crate) fn clashes(clashes: Vec<Clash>) -> Self {
+        Self::Refused(Box::new(Refusal { clashes, ..Refusal::default() }))
+    }
+}
+
+/// The contract's word for what blocks a slot, such as `OUTSIDE_SCHEDULE`.
+pub(crate) fn reason_of(block: &Block) -> String {
+    block.code().as_str_name().trim_start_matches("BLOCK_CODE_").to_owned()
+}
+
+/// Code, reason and words of a rule: ABORTED when someone was faster, for then another slot may do; FAILED_PRECONDITION when the
+/// patient's own rules forbid it.
+fn words(rule: Conflict) -> (Code, &'static str, &'static str) {
+    match rule {
         Conflict::Provider => (Code::Aborted, "SLOT_TAKEN", "someone was faster: the slot is taken"),
         Conflict::Room => (Code::Aborted, "ROOM_TAKEN", "no suitable room is free at that time"),
         Conflict::Patient => {
@@ -110,31 +143,45 @@ fn of_conflicts(conflicts: &[Conflict]) -> Status {
             "TOO_MANY_HOLDS",
             "the patient has an open hold: book it, or release it first",
         ),
-    };
-    // The patient's own rules come first: they stand whichever slot is tried next.
-    let main = conflicts
-        .iter()
-        .max_by_key(|c| words(c).0 == Code::FailedPrecondition)
-        .unwrap_or(&Conflict::Provider);
-    let (code, reason, message) = words(main);
-    let mut fault = Fault::new(code, reason, message);
-    for conflict in conflicts {
-        let (_, reason, message) = words(conflict);
-        fault = fault.and_rule(reason, "slot", message);
     }
-    if code == Code::ResourceExhausted {
-        fault = fault.retry_after(Duration::from_secs_f64(crate::domain::HOLD_TTL_SECS));
-    }
-    fault.into_status(DOMAIN)
 }
 
-fn of_blocks(blocks: &[Block]) -> Fault {
-    let reason = |block: &Block| block.code().as_str_name().trim_start_matches("BLOCK_CODE_").to_owned();
-    let first = blocks.first().map_or("OUTSIDE_SCHEDULE".to_owned(), reason);
-    let message = blocks.iter().map(|b| b.message.as_str()).collect::<Vec<_>>().join("; ");
-    let mut fault = Fault::new(Code::FailedPrecondition, &first, message);
-    for block in blocks {
-        fault = fault.and_rule(&reason(block), "slot", block.message.clone());
+impl From<Box<Refusal>> for Fault {
+    fn from(refusal: Box<Refusal>) -> Self {
+        let Refusal { blocks, clashes, nearby } = *refusal;
+        // The schedule first, then the patient's own rules: they stand whichever rival gives way.
+        let own = |clash: &&Clash| words(clash.rule).0 == Code::FailedPrecondition;
+        let main = clashes.iter().find(own).or(clashes.first());
+        let (code, reason, message) = match (blocks.first(), main) {
+            (Some(first), _) => {
+                let all: Vec<_> = blocks.iter().map(|b| b.message.as_str()).collect();
+                (Code::FailedPrecondition, reason_of(first), all.join(" "))
+            }
+            (None, Some(clash)) => {
+                let (code, reason, message) = words(clash.rule);
+                (code, reason.to_owned(), message.to_owned())
+            }
+            (None, None) => (
+                Code::FailedPrecondition,
+                "OUTSIDE_SCHEDULE".to_owned(),
+                "the schedule does not allow it".to_owned(),
+            ),
+        };
+        let mut fault = Self::new(code, &reason, message);
+        for block in &blocks {
+            fault = fault.and_rule(&reason_of(block), "slot", block.message.clone());
+        }
+        for clash in &clashes {
+            let (_, reason, message) = words(clash.rule);
+            let subject = clash.with.map_or("slot".to_owned(), |id| format!("Appointment/{id}"));
+            fault = fault.and_rule(reason, subject, message);
+        }
+        if code == Code::ResourceExhausted {
+            fault = fault.retry_after(Duration::from_secs_f64(crate::domain::HOLD_TTL_SECS));
+        }
+        if code == Code::Aborted && !nearby.is_empty() {
+            fault = fault.detail(&NearbySlots { slots: nearby });
+        }
+        fault
     }
-    fault
 }

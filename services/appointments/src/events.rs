@@ -2,6 +2,7 @@
 //! patients (so that their existence is known without asking) and authorizations that came late.
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use kit::fields::{date, timestamp};
 use kit::ids::ChargeId;
 use kit::messaging::inbox::{Handler, Incoming, Subscription};
@@ -9,14 +10,17 @@ use kit::messaging::outbox;
 use kit::platform::Platform;
 use prost::Name as _;
 use proto::clinic::appointments::v1::{
-    AppointmentBooked, AppointmentCancelled, AppointmentFacts, CancelTimeliness, Cancellation, CancelledBy,
-    PatientCheckedIn, SlotHeld, SlotReleased, VisitCompleted, VisitOutcome,
+    AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentRescheduled,
+    CancelTimeliness, Cancellation, CancelledBy, Displacement, PatientCheckedIn, SlotHeld, SlotOption,
+    SlotReleased, VisitCompleted, VisitOutcome,
 };
 use proto::clinic::billing::v1::{ChargeState, CopayAuthorizationFailed, CopayAuthorized};
 use proto::clinic::patients::v1::PatientChanged;
 use proto::clinic::scheduling::v1::CalendarChanged;
 use proto::google::r#type::Interval;
 use sqlx::PgConnection;
+use sqlx::postgres::types::PgRange;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::app::App;
@@ -76,6 +80,45 @@ pub(crate) async fn released(tx: &mut PgConnection, row: &Reservation) -> sqlx::
     outbox::put(tx, row.id, row.version, &event).await
 }
 
+/// A visit was moved, or stands again where it was.
+pub(crate) async fn rescheduled(
+    tx: &mut PgConnection,
+    row: &Reservation,
+    before: &Reservation,
+) -> sqlx::Result<()> {
+    let event = AppointmentRescheduled {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        previous: facts(before),
+        fee_start_time: Some(timestamp(row.fee_start)),
+        offer_id: String::new(),
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
+/// Why a displaced visit no longer fits its calendar.
+pub(crate) fn displacement(row: &Reservation) -> Option<Displacement> {
+    let found = row.displaced_at.filter(|_| row.state == State::Displaced)?;
+    Some(Displacement { reasons: row.displaced_reasons.clone(), displace_time: Some(timestamp(found)) })
+}
+
+/// A visit no longer fits its calendar.
+pub(crate) async fn displaced(
+    tx: &mut PgConnection,
+    row: &Reservation,
+    alternatives: Vec<SlotOption>,
+) -> sqlx::Result<()> {
+    let event = AppointmentDisplaced {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        displacement: displacement(row),
+        alternatives,
+    };
+    outbox::put(tx, row.id, row.version, &event).await
+}
+
 /// How an appointment was called off; `None` when it was not.
 pub(crate) fn cancellation(row: &Reservation) -> Option<Cancellation> {
     let received = row.cancel_received_at?;
@@ -101,13 +144,17 @@ pub(crate) async fn cancelled(tx: &mut PgConnection, row: &Reservation) -> sqlx:
 }
 
 /// The patient is here.
-pub(crate) async fn checked_in(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+pub(crate) async fn checked_in(
+    tx: &mut PgConnection,
+    row: &Reservation,
+    after_no_show: bool,
+) -> sqlx::Result<()> {
     let event = PatientCheckedIn {
         appointment_id: row.id.to_string(),
         version: row.version,
         appointment: facts(row),
         check_in_time: row.checked_in_at.map(timestamp),
-        after_no_show: false,
+        after_no_show,
     };
     outbox::put(tx, row.id, row.version, &event).await
 }
@@ -130,7 +177,7 @@ pub(crate) async fn completed(
 }
 
 /// Applies what the other services tell.
-struct Follower(App);
+pub struct Follower(pub App);
 
 /// Follows calendars, patients and authorizations until the platform stops.
 pub(crate) fn follow(platform: &Platform, app: &App) {
@@ -149,7 +196,10 @@ pub(crate) fn follow(platform: &Platform, app: &App) {
 impl Handler for Follower {
     async fn handle(&self, tx: &mut PgConnection, event: &Incoming) -> anyhow::Result<()> {
         if let Some(changed) = event.decode::<CalendarChanged>()? {
-            store::see_calendar(tx, changed.provider_id.parse()?, changed.version).await?;
+            let provider = changed.provider_id.parse()?;
+            store::see_calendar(tx, provider, changed.version).await?;
+            let affected: Vec<_> = changed.affected.iter().map(range).collect();
+            store::mark_to_judge(tx, provider, changed.version, &affected).await?;
         }
         if let Some(changed) = event.decode::<PatientChanged>()? {
             store::see_patient(tx, changed.patient_id.parse()?).await?;
@@ -159,7 +209,7 @@ impl Handler for Follower {
             let id = authorized.appointment_id.parse()?;
             match self.0.confirm_in(tx, id, Copay::Authorized, Some(charge)).await {
                 // The usual case: the caller who asked for the authorization has confirmed already, or the hold has ended.
-                Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. }) => {}
+                Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. } | Error::Overtaken { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -169,5 +219,21 @@ impl Handler for Follower {
             self.0.decline_in(tx, failed.appointment_id.parse()?, &failed.decline_code).await?;
         }
         Ok(())
+    }
+
+    async fn committed(&self, events: &[Incoming]) {
+        if events.iter().any(|event| event.subject == CalendarChanged::full_name()) {
+            self.0.marked.notify_one();
+        }
+    }
+}
+
+/// An end that is not set is open.
+fn range(interval: &Interval) -> PgRange<DateTime<Utc>> {
+    let instant = |t: prost_types::Timestamp| DateTime::from_timestamp(t.seconds, t.nanos.unsigned_abs());
+    let bound = |t: Option<prost_types::Timestamp>| t.and_then(instant);
+    PgRange {
+        start: bound(interval.start_time).map_or(Bound::Unbounded, Bound::Included),
+        end: bound(interval.end_time).map_or(Bound::Unbounded, Bound::Excluded),
     }
 }

@@ -3,12 +3,14 @@
 use kit::auth::{Caller, caller};
 use kit::fields::Fields;
 use kit::idempotency::Key;
-use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId};
+use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId, RoomId};
 use kit::page::Page;
 use kit::status::Error as KitError;
+use kit::watch::{self, Seats};
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::booking_service_server::BookingService;
 use proto::clinic::appointments::v1::waitlist_service_server::WaitlistService;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::app::{self, App, List};
@@ -22,7 +24,17 @@ const MAX_REASON: usize = 200;
 const GRID_SECS: i64 = 300;
 
 /// `BookingService`.
-pub struct Booking(pub(crate) App);
+pub struct Booking {
+    app: App,
+    watching: Seats,
+}
+
+impl Booking {
+    /// The service, with nobody watching.
+    pub(crate) fn new(app: App) -> Self {
+        Self { app, watching: Seats::default() }
+    }
+}
 
 /// `WaitlistService`.
 pub struct Waitlist;
@@ -50,7 +62,7 @@ impl BookingService for Booking {
             override_reason: reason(&mut fields, &request.override_reason),
         };
         check(fields)?;
-        Ok(Response::new(self.0.hold(&caller, &slot, key).await?))
+        Ok(Response::new(self.app.hold(&caller, &slot, key).await?))
     }
 
     async fn release_hold(
@@ -66,7 +78,7 @@ impl BookingService for Booking {
             etag: String::new(),
         };
         check(fields)?;
-        Ok(Response::new(self.0.release(&caller, change).await?))
+        Ok(Response::new(self.app.release(&caller, change).await?))
     }
 
     async fn book_appointment(
@@ -106,7 +118,7 @@ impl BookingService for Booking {
         };
         let payment_method = fields.optional_id("payment_method_id", &request.payment_method_id);
         check(fields)?;
-        let booked = self.0.book(&caller, app::Booking { target, payment_method, key }).await?;
+        let booked = self.app.book(&caller, app::Booking { target, payment_method, key }).await?;
         let mut answer = wire::appointment(&booked.row);
         if let Some(copay) = &mut answer.copay {
             copay.client_secret = booked.client_secret;
@@ -124,7 +136,7 @@ impl BookingService for Booking {
         let id = fields.id("appointment_id", &request.appointment_id);
         let full = request.view() == pb::AppointmentView::Full;
         check(fields)?;
-        let (row, history) = self.0.get(&caller, id, full).await?;
+        let (row, history) = self.app.get(&caller, id, full).await?;
         let mut answer = wire::appointment(&row);
         let to_patient = caller.only_patient().is_some();
         answer.history = history.into_iter().map(|c| wire::change(c, to_patient)).collect();
@@ -138,9 +150,32 @@ impl BookingService for Booking {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let list = list(&caller, &request).map_err(|e| e.into_status(DOMAIN))?;
-        let (rows, next_page_token) = self.0.list(&list).await?;
+        let (rows, next_page_token) = self.app.list(&list).await?;
         let appointments = rows.iter().map(wire::appointment).collect();
         Ok(Response::new(pb::ListAppointmentsResponse { appointments, next_page_token }))
+    }
+
+    async fn reschedule_appointment(
+        &self,
+        request: Request<pb::RescheduleAppointmentRequest>,
+    ) -> Result<Response<pb::Appointment>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let to = app::Move {
+            change: app::Change {
+                key: key(&mut fields, &caller, "RescheduleAppointment", &request.request_id, &request),
+                id: fields.id("appointment_id", &request.appointment_id),
+                etag: request.etag.clone(),
+            },
+            clinic: fields.optional_id("clinic_id", &request.clinic_id),
+            provider: fields.optional_id("provider_id", &request.provider_id),
+            room: fields.optional_id("room_id", &request.room_id),
+            start: start(&mut fields, request.start_time),
+            override_reason: reason(&mut fields, &request.override_reason),
+        };
+        check(fields)?;
+        Ok(Response::new(self.app.reschedule(&caller, &to).await?))
     }
 
     async fn cancel_appointment(
@@ -158,7 +193,7 @@ impl BookingService for Booking {
         let by = pb::CancelledBy::try_from(request.cancelled_by);
         fields.ensure(by.is_ok(), "cancelled_by", "must be PATIENT, CLINIC or unset");
         check(fields)?;
-        let answer = self.0.cancel(&caller, change, by == Ok(pb::CancelledBy::Clinic)).await?;
+        let answer = self.app.cancel(&caller, change, by == Ok(pb::CancelledBy::Clinic)).await?;
         Ok(Response::new(answer))
     }
 
@@ -176,7 +211,7 @@ impl BookingService for Booking {
         };
         let override_reason = reason(&mut fields, &request.override_reason);
         check(fields)?;
-        Ok(Response::new(self.0.check_in(&caller, change, &override_reason).await?))
+        Ok(Response::new(self.app.check_in(&caller, change, &override_reason).await?))
     }
 
     async fn complete_visit(
@@ -198,7 +233,26 @@ impl BookingService for Booking {
             "is required: ATTENDED or NO_SHOW",
         );
         check(fields)?;
-        Ok(Response::new(self.0.complete(&caller, change, outcome).await?))
+        Ok(Response::new(self.app.complete(&caller, change, outcome).await?))
+    }
+
+    async fn watch_appointments(
+        &self,
+        request: Request<pb::WatchAppointmentsRequest>,
+    ) -> Result<Response<BoxStream<pb::WatchAppointmentsResponse>>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let day = app::Day {
+            clinic: fields.id("clinic_id", &request.clinic_id),
+            date: fields.date("date", request.date.as_ref()),
+            provider: fields.optional_id("provider_id", &request.provider_id),
+        };
+        check(fields)?;
+        let seat = self.watching.take(&caller.subject, DOMAIN)?;
+        let app = self.app.clone();
+        let stop = app.stop();
+        Ok(Response::new(watch::open(DOMAIN, seat, stop, |teller| app.tell_day(day, teller))))
     }
 }
 
@@ -233,6 +287,8 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
     let named: Option<PatientId> = fields.optional_id("patient_id", &request.patient_id);
     let clinic: Option<ClinicId> = fields.optional_id("clinic_id", &request.clinic_id);
     let provider: Option<ProviderId> = fields.optional_id("provider_id", &request.provider_id);
+    let room: Option<RoomId> = fields.optional_id("room_id", &request.room_id);
+    let date = request.date.as_ref().map(|date| fields.date("date", Some(date)));
     let interval = request.interval.unwrap_or_default();
     let mut bound = |name: &str, t: Option<prost_types::Timestamp>| t.map(|t| fields.instant(name, Some(t)));
     let from = bound("interval.start_time", interval.start_time);
@@ -251,13 +307,13 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
         states = State::ALL.into_iter().filter(|s| !left_out.contains(s)).collect();
     }
     let patient = caller.only_patient().or(named);
-    let some = patient.is_some() || clinic.is_some() || provider.is_some();
-    fields.ensure(some, "patient_id", "one of patient_id, clinic_id and provider_id is required");
+    let some = patient.is_some() || clinic.is_some() || provider.is_some() || room.is_some();
+    fields.ensure(some, "patient_id", "one of patient_id, clinic_id, provider_id and room_id is required");
     fields.check()?;
     if let Some(named) = named {
         caller.see(named, named)?;
     }
     let page = Page::parse(request.page_size, &request.page_token)?;
-    let filter = Filter { patient, clinic, provider, from, until, states };
+    let filter = Filter { patient, clinic, provider, room, date, from, until, states };
     Ok(List { filter, latest_first: request.latest_first, page })
 }

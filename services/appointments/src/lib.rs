@@ -59,7 +59,8 @@ pub async fn run(
     let app = app::App::new(platform.db.clone(), clock, remote.clone(), remote.clone(), remote, stop);
     events::follow(&platform, &app);
     platform.spawn(app.clone().work());
-    let routes = Routes::new(BookingServiceServer::new(grpc::Booking(app)))
+    platform.spawn(app.clone().feed());
+    let routes = Routes::new(BookingServiceServer::new(grpc::Booking::new(app)))
         .add_service(WaitlistServiceServer::new(grpc::Waitlist));
     platform.serve(listener, routes, axum::Router::new()).await
 }

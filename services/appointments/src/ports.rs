@@ -9,7 +9,7 @@ use proto::clinic::billing::v1::{AuthorizeCopayRequest, Charge};
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
 use proto::clinic::patients::v1::{AccessPurpose, GetPatientRequest, PatientView};
 use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServiceClient;
-use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse};
+use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest, Slot};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -20,6 +20,8 @@ use crate::error::Error;
 pub trait Scheduling: Send + Sync {
     /// Whether a slot is inside the schedule, for whom, and in which rooms.
     async fn check_slot(&self, request: CheckSlotRequest) -> Result<CheckSlotResponse, Error>;
+    /// One page of free slots.
+    async fn search(&self, request: SearchAvailabilityRequest) -> Result<Vec<Slot>, Error>;
 }
 
 /// What came of asking for a co-pay.
@@ -73,6 +75,12 @@ impl Scheduling for Remote {
             .await
             .map(tonic::Response::into_inner)
             .map_err(|status| passed_on(status, "scheduling"))
+    }
+
+    async fn search(&self, request: SearchAvailabilityRequest) -> Result<Vec<Slot>, Error> {
+        let mut client = AvailabilityServiceClient::new(self.scheduling.clone());
+        let answer = client.search_availability(request).await;
+        answer.map(|found| found.into_inner().slots).map_err(|status| passed_on(status, "scheduling"))
     }
 }
 

@@ -4,17 +4,20 @@ use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId};
 use sqlx::PgConnection;
+use sqlx::error::ErrorKind;
 use sqlx::postgres::types::PgRange;
 use uuid::Uuid;
 
-use crate::domain::{Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reservation, Span, State};
+use crate::domain::{Clash, Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reservation, Span, State};
 
 /// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
 const DRIVE_LEASE_SECS: f64 = 15.0;
+/// PostgreSQL's word for two transactions that wait for each other.
+const DEADLOCK: &str = "40P01";
 
 /// `query_as!` for whole reservations: the columns are spelled once.
 macro_rules! reservations {
-    ($tail:literal $(, $bind:expr)* $(,)?) => {
+    ($tail:literal $(+ $more:literal)* $(, $bind:expr)* $(,)?) => {
         sqlx::query_as!(
             Reservation,
             r#"select r.id as "id: AppointmentId", r.version, r.state as "state: State",
@@ -26,12 +29,21 @@ macro_rules! reservations {
                       r.intake_form_id as "intake_form_id: _", r.fee_start, r.copay as "copay: Copay",
                       r.charge_id as "charge_id: _", r.payment_method_id as "payment_method_id: _",
                       r.driven_until, r.attempt_id, r.cancel_received_at, r.cancelled_by_clinic, r.fee_due,
-                      r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.decline_code
-               from appointments.reservation r "# + $tail
+                      r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.decline_code,
+                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at
+               from appointments.reservation r "# + $tail $(+ $more)*
             $(, $bind)*
         )
     };
 }
+
+mod calendar;
+mod history;
+mod list;
+
+pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
+pub use history::{Change, changed_since, history};
+pub use list::{Filter, list};
 
 /// One appointment.
 pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
@@ -41,78 +53,6 @@ pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Opt
 /// One appointment, locked until the transaction ends.
 pub async fn lock(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
     reservations!("where r.id = $1 for update of r", id.uuid()).fetch_optional(conn).await
-}
-
-/// What a list asks for. Empty filters match all.
-#[derive(Debug, Default)]
-pub struct Filter {
-    /// Only this patient's.
-    pub patient: Option<PatientId>,
-    /// Only at this clinic.
-    pub clinic: Option<ClinicId>,
-    /// Only with this provider.
-    pub provider: Option<ProviderId>,
-    /// Only those whose visit overlaps it.
-    pub from: Option<DateTime<Utc>>,
-    /// See `from`.
-    pub until: Option<DateTime<Utc>>,
-    /// Only in these states.
-    pub states: Vec<State>,
-}
-
-/// Appointments by (start, id), after the key `after`.
-pub async fn list(
-    conn: &mut PgConnection,
-    filter: &Filter,
-    latest_first: bool,
-    after: Option<(DateTime<Utc>, Uuid)>,
-    limit: i64,
-) -> sqlx::Result<Vec<Reservation>> {
-    let (after_start, after_id) = after.unzip();
-    let (patient, clinic, provider) = (
-        filter.patient.map(PatientId::uuid),
-        filter.clinic.map(ClinicId::uuid),
-        filter.provider.map(ProviderId::uuid),
-    );
-    if latest_first {
-        reservations!(
-            r#"where ($1::uuid is null or r.patient_id = $1) and ($2::uuid is null or r.clinic_id = $2)
-                 and ($3::uuid is null or r.provider_id = $3)
-                 and r.visit && tstzrange($4, $5) and r.state = any($6)
-                 and ($7::timestamptz is null or (lower(r.visit), r.id) < ($7, $8::uuid))
-               order by lower(r.visit) desc, r.id desc limit $9"#,
-            patient,
-            clinic,
-            provider,
-            filter.from,
-            filter.until,
-            &filter.states as &[State],
-            after_start,
-            after_id,
-            limit
-        )
-        .fetch_all(conn)
-        .await
-    } else {
-        reservations!(
-            r#"where ($1::uuid is null or r.patient_id = $1) and ($2::uuid is null or r.clinic_id = $2)
-                 and ($3::uuid is null or r.provider_id = $3)
-                 and r.visit && tstzrange($4, $5) and r.state = any($6)
-                 and ($7::timestamptz is null or (lower(r.visit), r.id) > ($7, $8::uuid))
-               order by lower(r.visit), r.id limit $9"#,
-            patient,
-            clinic,
-            provider,
-            filter.from,
-            filter.until,
-            &filter.states as &[State],
-            after_start,
-            after_id,
-            limit
-        )
-        .fetch_all(conn)
-        .await
-    }
 }
 
 /// Holds whose time is up, locked: those that stand in the way of a slot. In the order of their ids, so that two rivals who clear
@@ -149,21 +89,23 @@ pub async fn lock_stale(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec
     .await
 }
 
-/// The first of `rooms` that nobody has for `visit`.
+/// The first of `rooms` that nobody but `mover` has for `visit`.
 pub async fn first_free_room(
     conn: &mut PgConnection,
     rooms: &[Uuid],
     visit: Span,
+    mover: AppointmentId,
 ) -> sqlx::Result<Option<RoomId>> {
     sqlx::query_scalar!(
         r#"select room as "room!: RoomId" from unnest($1::uuid[]) with ordinality as wanted(room, place)
            where not exists (
                select from appointments.reservation r
-               where r.room_id = wanted.room and r.visit && $2
+               where r.room_id = wanted.room and r.visit && $2 and r.id <> $3
                  and r.state in ('held', 'offered', 'booked', 'displaced', 'checked_in'))
            order by place limit 1"#,
         rooms,
-        range(visit)
+        range(visit),
+        mover.uuid()
     )
     .fetch_optional(conn)
     .await
@@ -181,11 +123,11 @@ pub async fn insert(
         r#"insert into appointments.reservation
                (id, state, patient_id, service_type_id, clinic_id, provider_id, room_id, visit, occupied, visit_date,
                 time_zone, calendar_version, hold_expires_at, intake_form_id, fee_start, copay, payment_method_id,
-                driven_until, attempt_id)
+                driven_until, attempt_id, overridden)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
                    case when $2 = 'held'::appointments.state then clock.now() + make_interval(secs => $13) end,
                    $14, $15, $16, $17,
-                   case when $18 then clock.now() + make_interval(secs => $19) end, case when $18 then $20::uuid end)
+                   case when $18 then clock.now() + make_interval(secs => $19) end, case when $18 then $20::uuid end, $21)
            on conflict do nothing"#,
         new.id.uuid(),
         new.state as State,
@@ -206,40 +148,48 @@ pub async fn insert(
         new.payment_method_id.map(PaymentMethodId::uuid),
         new.drive,
         DRIVE_LEASE_SECS,
-        Uuid::now_v7()
+        Uuid::now_v7(),
+        &new.overridden
     )
     .execute(&mut *conn)
     .await?;
     if inserted.rows_affected() == 0 { Ok(None) } else { get(conn, new.id).await }
 }
 
-/// The second look after a refused insert: every rule that says no. Empty when the obstacle went away meanwhile.
+/// The second look after a refusal: every rule that says no, and an appointment it says no for; `new` itself never is one. Empty
+/// when the obstacle went away meanwhile. Without `rooms` none is looked at.
 pub async fn conflicts(
     conn: &mut PgConnection,
     new: &NewReservation,
     provider: ProviderId,
     rooms: &[Uuid],
-) -> sqlx::Result<Vec<Conflict>> {
+) -> sqlx::Result<Vec<Clash>> {
     let row = sqlx::query!(
         r#"with live as (
                select * from appointments.reservation
-               where state in ('held', 'offered', 'booked', 'displaced', 'checked_in')
+               where state in ('held', 'offered', 'booked', 'displaced', 'checked_in') and id <> $8
                  and (provider_id = $1 or room_id = any($2) or patient_id = $3)
+                 and (occupied && $5 or patient_id = $3)
            )
-           select exists (select from live where provider_id = $1 and occupied && $5) as "provider!",
-                  not exists (select from unnest($2::uuid[]) as wanted(room) where not exists (
-                      select from live where room_id = wanted.room and visit && $4)) as "room!",
-                  exists (select from live where patient_id = $3 and state <> 'offered' and visit && $4) as "patient!",
-                  exists (select from live where patient_id = $3 and provider_id = $1 and state <> 'offered'
-                            and daterange(visit_date, visit_date + 7) && daterange($6::date, $6::date + 7)) as "seven_days!",
-                  exists (select from live where patient_id = $3 and state = 'held') and $7 as "open_hold!""#,
+           select (select id from live where provider_id = $1 and occupied && $5 limit 1) as "provider: AppointmentId",
+                  (select id from live where room_id = any($2) and visit && $4 and not exists (
+                      select from unnest($2::uuid[]) as wanted(room) where not exists (
+                          select from live where room_id = wanted.room and visit && $4)) limit 1) as "room: AppointmentId",
+                  (select id from live where patient_id = $3 and state <> 'offered' and visit && $4 limit 1)
+                      as "patient: AppointmentId",
+                  (select id from live where patient_id = $3 and provider_id = $1 and state <> 'offered'
+                      and daterange(visit_date, visit_date + 7) && daterange($6::date, $6::date + 7) limit 1)
+                      as "seven_days: AppointmentId",
+                  (select id from live where patient_id = $3 and state = 'held' and $7 limit 1)
+                      as "open_hold: AppointmentId""#,
         provider.uuid(),
         rooms,
         new.patient_id.uuid(),
         range(new.visit),
         range(new.occupied),
         new.visit_date,
-        new.state == State::Held
+        new.state == State::Held,
+        new.id.uuid()
     )
     .fetch_one(conn)
     .await?;
@@ -250,41 +200,67 @@ pub async fn conflicts(
         (row.seven_days, Conflict::SevenDays),
         (row.open_hold, Conflict::OpenHold),
     ];
-    Ok(broken.into_iter().filter(|(is, _)| *is).map(|(_, conflict)| conflict).collect())
+    Ok(broken
+        .into_iter()
+        .filter(|(with, _)| with.is_some())
+        .map(|(with, rule)| Clash { rule, with })
+        .collect())
 }
 
-/// The newest calendar version known of a provider, kept from changing until the transaction ends.
-pub async fn calendar_seen(conn: &mut PgConnection, provider: ProviderId) -> sqlx::Result<i64> {
-    let seen = sqlx::query_scalar!(
-        "select version from appointments.calendar_seen where provider_id = $1 for share",
-        provider.uuid()
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(version) = seen {
-        return Ok(version);
-    }
-    // A row to lock, so that the provider's first event waits for this transaction too.
-    see_calendar(conn, provider.uuid(), 0).await?;
-    sqlx::query_scalar!(
-        "select version from appointments.calendar_seen where provider_id = $1 for share",
-        provider.uuid()
-    )
-    .fetch_one(conn)
-    .await
-}
-
-/// Notes a provider's calendar version; an older one changes nothing.
-pub async fn see_calendar(conn: &mut PgConnection, provider: Uuid, version: i64) -> sqlx::Result<()> {
+/// Waits until nobody else moves anything from or to these providers and rooms, and keeps it so until the transaction ends. In one
+/// order for all, so that moves that cross cannot lock each other out.
+pub async fn lock_places(conn: &mut PgConnection, places: &[Uuid]) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into appointments.calendar_seen (provider_id, version) values ($1, $2)
-         on conflict (provider_id) do update set version = excluded.version where calendar_seen.version < excluded.version",
-        provider,
-        version
+        "select pg_advisory_xact_lock(place)
+         from (select distinct hashtextextended(id::text, 0) as place from unnest($1::uuid[]) id order by place) places",
+        places
     )
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// Puts a locked row somewhere else; the database refuses it with the name of a constraint.
+pub async fn relocate(
+    conn: &mut PgConnection,
+    row: &Reservation,
+    actor: &Caller,
+    override_reason: Option<&str>,
+) -> sqlx::Result<Reservation> {
+    sqlx::query!(
+        "update appointments.reservation
+         set version = version + 1, state = $2, clinic_id = $3, provider_id = $4, room_id = $5, visit = $6, occupied = $7,
+             visit_date = $8, time_zone = $9, calendar_version = $10, fee_start = $11, overridden = $12,
+             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = clock.now()
+         where id = $1",
+        row.id.uuid(),
+        row.state as State,
+        row.clinic_id.uuid(),
+        row.provider_id.uuid(),
+        row.room_id.uuid(),
+        range(row.visit()),
+        range(Span { start: row.occupied_start, end: row.occupied_end }),
+        row.visit_date,
+        row.time_zone,
+        row.calendar_version,
+        row.fee_start,
+        &row.overridden,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let moved = get(&mut *conn, row.id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    remember(conn, &moved, Some(actor), override_reason, &moved.overridden).await?;
+    Ok(moved)
+}
+
+/// Whether one of the exclusion constraints refused a change.
+pub fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|e| e.kind() == ErrorKind::ExclusionViolation)
+}
+
+/// Whether the database ended a change for the sake of another that waited for it.
+pub fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == DEADLOCK)
 }
 
 /// Whether a patient is known to exist.
@@ -319,7 +295,7 @@ pub async fn save(
         r#"update appointments.reservation
            set version = version + 1, state = $2, hold_expires_at = $3, copay = $4, charge_id = $5, driven_until = null,
                cancel_received_at = $6, cancelled_by_clinic = $7, fee_due = $8, checked_in_at = $9, closed_at = $10,
-               updated_at = clock.now()
+               calendar_version = $11, displaced_at = $12, displaced_reasons = $13, judge_at = $14, updated_at = clock.now()
            where id = $1 returning version, updated_at"#,
         row.id.uuid(),
         row.state as State,
@@ -330,7 +306,11 @@ pub async fn save(
         row.cancelled_by_clinic,
         row.fee_due,
         row.checked_in_at,
-        row.closed_at
+        row.closed_at,
+        row.calendar_version,
+        row.displaced_at,
+        &row.displaced_reasons,
+        row.judge_at
     )
     .fetch_one(&mut *conn)
     .await?;
@@ -355,7 +335,7 @@ pub async fn remember(
         row.state as State,
         actor.map(|a| a.subject.as_str()),
         actor.and_then(|a| a.roles.first()).map(|r| *r as i32),
-        range(Span { start: row.start, end: row.end }),
+        range(row.visit()),
         row.clinic_id.uuid(),
         row.provider_id.uuid(),
         row.room_id.uuid(),
@@ -365,37 +345,6 @@ pub async fn remember(
     .execute(conn)
     .await
     .map(drop)
-}
-
-/// One step of an appointment's history.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "the contract's AppointmentChange explains each")]
-pub struct Change {
-    pub version: i64,
-    pub state: State,
-    pub changed_at: DateTime<Utc>,
-    pub actor: Option<String>,
-    pub actor_role: Option<i32>,
-    pub start: DateTime<Utc>,
-    pub end: DateTime<Utc>,
-    pub clinic_id: Uuid,
-    pub provider_id: Uuid,
-    pub room_id: Uuid,
-    pub override_reason: Option<String>,
-    pub overridden: Vec<String>,
-}
-
-/// An appointment's history, oldest first.
-pub async fn history(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Vec<Change>> {
-    sqlx::query_as!(
-        Change,
-        r#"select version, state as "state: State", changed_at, actor, actor_role, lower(visit) as "start!",
-                  upper(visit) as "end!", clinic_id, provider_id, room_id, override_reason, overridden
-           from appointments.change where reservation_id = $1 order by version"#,
-        id.uuid()
-    )
-    .fetch_all(conn)
-    .await
 }
 
 /// Whether a hold's time is up, by the clock that all replicas share.

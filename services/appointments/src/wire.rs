@@ -6,7 +6,7 @@ use proto::clinic::appointments::v1 as pb;
 use proto::google::r#type::Interval;
 
 use crate::domain::{Copay, Reservation, State};
-use crate::events::cancellation;
+use crate::events::{cancellation, displacement};
 use crate::store::Change;
 
 /// A state as the wire has it.
@@ -64,7 +64,7 @@ pub(crate) fn appointment(row: &Reservation) -> pb::Appointment {
         }),
         intake_form_id: row.intake_form_id.map(|f| f.to_string()).unwrap_or_default(),
         fee_start_time: Some(timestamp(row.fee_start)),
-        displacement: None,
+        displacement: displacement(row),
         cancellation: cancellation(row),
         patient_confirm_time: None,
         check_in_time: row.checked_in_at.map(timestamp),

@@ -1,16 +1,11 @@
 //! What can go wrong here, beyond what can go wrong anywhere.
 
-use std::time::Duration;
-
 use kit::ids::{Id, WeeklyTemplateId};
 use kit::status::{Error as Common, Fault};
 use tonic::{Code, Status};
 
 use crate::DOMAIN;
 use crate::domain::search::Unknown;
-
-/// When a stream that a stopping server ended may be opened again.
-const COME_BACK: Duration = Duration::from_secs(1);
 
 /// A refusal or a failure, as callers see it.
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +46,6 @@ pub enum Error {
         /// The bound.
         most: usize,
     },
-    /// The caller, or all callers, watch too much already.
-    #[error("too many streams are open: end one first")]
-    TooManyStreams,
-    /// Nobody read what was told.
-    #[error("the stream was not read for too long: open it again")]
-    ReaderTooSlow,
-    /// The server stops.
-    #[error("the server stops: open the stream again")]
-    WatchEnded,
     /// A calendar has more in it than one answer carries.
     #[error("the calendar has {found} entries and an answer at most {most}: ask for fewer days")]
     TooManyEntries {
@@ -111,16 +97,6 @@ impl From<Error> for Status {
             }
             Error::TooManySlots { .. } => {
                 Fault::new(Code::ResourceExhausted, "TOO_MANY_SLOTS", message).into_status(DOMAIN)
-            }
-            Error::TooManyStreams => {
-                Fault::new(Code::ResourceExhausted, "TOO_MANY_STREAMS", message).into_status(DOMAIN)
-            }
-            Error::ReaderTooSlow => {
-                Fault::new(Code::Unavailable, "READER_TOO_SLOW", message).into_status(DOMAIN)
-            }
-            Error::WatchEnded => {
-                let fault = Fault::new(Code::Unavailable, "WATCH_ENDED", message);
-                fault.retry_after(COME_BACK).into_status(DOMAIN)
             }
             Error::TooManyEntries { .. } => {
                 Fault::new(Code::ResourceExhausted, "TOO_MANY_ENTRIES", message).into_status(DOMAIN)

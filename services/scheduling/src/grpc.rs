@@ -24,13 +24,13 @@ pub(crate) struct Calendar(pub(crate) App);
 /// AvailabilityService.
 pub(crate) struct Availability {
     app: App,
-    seats: watch::Seats,
+    seats: kit::watch::Seats,
 }
 
 impl Availability {
     /// The service, with nobody watching.
     pub(crate) fn new(app: App) -> Self {
-        Self { app, seats: watch::Seats::default() }
+        Self { app, seats: kit::watch::Seats::default() }
     }
 }
 

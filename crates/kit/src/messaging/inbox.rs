@@ -69,6 +69,19 @@ impl Incoming {
         })
     }
 
+    /// `event` about an aggregate, as a stream would bring it: for those who hand it to a [`Handler`] themselves.
+    pub fn new<E: Message + Name>(aggregate_id: Uuid, version: i64, time: DateTime<Utc>, event: &E) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            subject: E::full_name(),
+            aggregate_id,
+            version,
+            time,
+            traceparent: None,
+            payload: event.encode_to_vec().into(),
+        }
+    }
+
     /// The payload as `E`; `None` when the subject says that it is something else.
     pub fn decode<E: Message + Name + Default>(&self) -> anyhow::Result<Option<E>> {
         if self.subject != E::full_name() {

@@ -15,14 +15,14 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{App, expire, open, patient_of, staff_only};
-use crate::domain::{Conflict, Copay, NewReservation, Reservation, Span, State};
-use crate::error::Error;
+use crate::domain::{Clash, Conflict, Copay, NewReservation, Reservation, Span, State};
+use crate::error::{Error, Refusal, reason_of};
 use crate::{events, store, wire};
 
 /// How often a slot is judged again because the calendar moved on while it was being taken.
-const JUDGEMENTS: usize = 3;
+pub(super) const JUDGEMENTS: usize = 3;
 /// Pause before another judgement: scheduling's replicas follow a change within this.
-const CALENDAR_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const CALENDAR_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -107,11 +107,10 @@ struct Plan {
 }
 
 /// A slot as scheduling judged it, in this service's own types.
-struct Judged {
-    providers: Vec<(ProviderId, i64)>,
-    rooms: Vec<Uuid>,
-    new: NewReservation,
-    overridden: Vec<String>,
+pub(super) struct Judged {
+    pub(super) providers: Vec<(ProviderId, i64)>,
+    pub(super) rooms: Vec<Uuid>,
+    pub(super) new: NewReservation,
 }
 
 /// What became of an attempt to take a slot.
@@ -184,15 +183,23 @@ impl App {
         payment_method: Option<PaymentMethodId>,
         key: Option<Key>,
     ) -> Result<Start, Error> {
+        if let Some(key) = &key {
+            let mut conn = self.db.pool().acquire().await?;
+            if let Some(receipt) = idempotency::find::<Receipt>(&mut conn, key).await? {
+                return Ok(Start::Settles(id_of(&receipt)?));
+            }
+        }
         for judgement in 0..JUDGEMENTS {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            let version = self.fresh_calendar_version(caller, hold).await?;
+            let (provider, version) = self.fresh_calendar_version(caller, hold).await?;
             let mut fresh = match idempotency::begin_keyed::<Receipt>(&self.db, key.clone()).await? {
                 Attempt::Replayed(receipt) => return Ok(Start::Settles(id_of(&receipt)?)),
                 Attempt::Fresh(fresh) => fresh,
             };
+            // Before the row, as whoever follows calendars does. A hold's provider never changes.
+            let seen = store::calendar_seen(&mut fresh.tx, provider).await?;
             let row = open(&mut fresh.tx, caller, hold, "").await?;
             expected.check(&row)?;
             match row.state {
@@ -201,9 +208,10 @@ impl App {
                 }
                 State::Held => {}
                 State::Expired | State::Declined => return Err(Error::HoldExpired),
+                State::Released if row.is_overtaken() => return Err(Error::overtaken(&row)),
                 state => return Err(Error::WrongState { id: hold, state }),
             }
-            if store::calendar_seen(&mut fresh.tx, row.provider_id).await? > version {
+            if seen > version {
                 continue;
             }
             let mine = store::drive(&mut fresh.tx, hold, payment_method, version).await?;
@@ -213,15 +221,19 @@ impl App {
         Err(Error::CalendarMoving)
     }
 
-    /// The calendar version that a hold is good for: its own, or the present one if the calendar still allows it.
-    async fn fresh_calendar_version(&self, caller: &Caller, hold: AppointmentId) -> Result<i64, Error> {
+    /// A hold's provider, and the calendar version that it is good for: its own, or the present one if the calendar still allows it.
+    async fn fresh_calendar_version(
+        &self,
+        caller: &Caller,
+        hold: AppointmentId,
+    ) -> Result<(ProviderId, i64), Error> {
         let row = self.load(hold).await?;
         caller.see(row.patient_id, hold)?;
         let mut conn = self.db.pool().acquire().await?;
         let seen = store::calendar_seen(&mut conn, row.provider_id).await?;
         drop(conn);
         if seen <= row.calendar_version || row.state != State::Held {
-            return Ok(row.calendar_version);
+            return Ok((row.provider_id, row.calendar_version));
         }
         let request = CheckSlotRequest {
             service_type_id: row.service_type_id.to_string(),
@@ -232,11 +244,14 @@ impl App {
             overriding: false,
             standing_end_time: Some(timestamp(row.end)),
         };
-        let answer = self.scheduling.check_slot(request).await?;
-        if !answer.ok {
-            return Err(Error::Blocked(answer.blocks));
+        let mut answer = self.scheduling.check_slot(request).await?;
+        answer.blocks.retain(|block| !row.overridden.contains(&reason_of(block)));
+        if !answer.blocks.is_empty() {
+            let refusal = Refusal { blocks: answer.blocks, clashes: vec![], nearby: vec![] };
+            return Err(Error::Refused(Box::new(refusal)));
         }
-        Ok(answer.providers.first().map_or(row.calendar_version, |p| p.calendar_version))
+        let version = answer.providers.first().map_or(row.calendar_version, |p| p.calendar_version);
+        Ok((row.provider_id, version))
     }
 
     /// Judges the slot, then takes it for the first provider and room that nobody has. `plan` says, from whether a co-pay is
@@ -266,11 +281,11 @@ impl App {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            let mut judged = self.judge(slot, patient).await?;
-            Plan { state: judged.new.state, drive: judged.new.drive } =
-                plan(judged.new.copay != Copay::NotRequired);
+            let mut judged =
+                self.judge(caller, slot, patient, AppointmentId::new(), |due| plan(due).state).await?;
+            judged.new.drive = plan(judged.new.copay != Copay::NotRequired).drive;
             judged.new.payment_method_id = payment_method;
-            let (mut stale, mut broken) = (false, vec![Conflict::Provider]);
+            let (mut stale, mut broken) = (false, vec![]);
             for &candidate in &judged.providers {
                 let mut fresh = match idempotency::begin_keyed(&self.db, key.clone()).await? {
                     Attempt::Replayed(answer) => return Ok(Take::Replayed(answer)),
@@ -282,13 +297,13 @@ impl App {
                         return Ok(Take::Took(row));
                     }
                     Taken::Stale => stale = true,
-                    Taken::No(conflicts) => {
+                    Taken::No(clashes) => {
                         // What no other provider can mend.
-                        let own = |c: &Conflict| {
-                            matches!(c, Conflict::Patient | Conflict::OpenHold | Conflict::Room)
+                        let own = |c: &Clash| {
+                            matches!(c.rule, Conflict::Patient | Conflict::OpenHold | Conflict::Room)
                         };
-                        let hopeless = conflicts.iter().any(own);
-                        broken = conflicts;
+                        let hopeless = clashes.iter().any(own);
+                        broken = clashes;
                         if hopeless {
                             break;
                         }
@@ -296,14 +311,38 @@ impl App {
                 }
             }
             if !stale {
-                return Err(Error::Conflicts(broken));
+                return Err(self.refusal(caller, slot, &judged.new, broken).await);
             }
         }
         Err(Error::CalendarMoving)
     }
 
-    /// Asks scheduling whether the slot is inside the schedule.
-    async fn judge(&self, slot: &Slot, patient: PatientId) -> Result<Judged, Error> {
+    /// What a refused caller is told: every rule, staff also for what, and free slots near it when another may do.
+    pub(super) async fn refusal(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        new: &NewReservation,
+        mut clashes: Vec<Clash>,
+    ) -> Error {
+        if clashes.is_empty() {
+            clashes.push(Clash { rule: Conflict::Provider, with: None });
+        }
+        let another_may_do = clashes.iter().all(|c| matches!(c.rule, Conflict::Provider | Conflict::Room));
+        let nearby = if another_may_do { self.nearby(slot, new).await } else { vec![] };
+        Error::Refused(Box::new(Refusal { blocks: vec![], clashes: as_seen_by(caller, clashes), nearby }))
+    }
+
+    /// Asks scheduling whether the slot is inside the schedule. `id` is the appointment that would have it, in the state that
+    /// `state` gives it, from whether a co-pay is due.
+    pub(super) async fn judge(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        patient: PatientId,
+        id: AppointmentId,
+        state: impl Fn(bool) -> State,
+    ) -> Result<Judged, Error> {
         let request = CheckSlotRequest {
             service_type_id: slot.service_type.to_string(),
             clinic_id: slot.clinic.to_string(),
@@ -314,13 +353,27 @@ impl App {
             standing_end_time: None,
         };
         let answer = self.scheduling.check_slot(request).await?;
-        if !answer.ok {
-            return Err(Error::Blocked(answer.blocks));
+        let (ok, blocks) = (answer.ok, answer.blocks.clone());
+        let mut judged = judged(slot, patient, id, answer).map_err(|e| {
+            let KitError::Invalid(bad) = e else { return e };
+            KitError::internal(anyhow::anyhow!("scheduling's answer has bad fields: {bad:?}"))
+        })?;
+        judged.new.state = state(judged.new.copay != Copay::NotRequired);
+        if ok {
+            return Ok(judged);
         }
-        judged(slot, patient, answer).map_err(|e| {
-            let KitError::Invalid(bad) = e else { return e.into() };
-            KitError::internal(anyhow::anyhow!("scheduling's answer has bad fields: {bad:?}")).into()
-        })
+        // Whoever mends what the schedule says shall not run into the next rule.
+        let mut clashes = vec![];
+        if let Some(provider) = slot.provider {
+            let mut conn = self.db.pool().acquire().await?;
+            let rooms: Vec<Uuid> = slot.room.map(RoomId::uuid).into_iter().collect();
+            clashes = store::conflicts(&mut conn, &judged.new, provider, &rooms).await?;
+        }
+        Err(Error::Refused(Box::new(Refusal {
+            blocks,
+            clashes: as_seen_by(caller, clashes),
+            nearby: vec![],
+        })))
     }
 
     /// PATIENT_NOT_FOUND unless the patient is known here, or to patients.
@@ -347,10 +400,18 @@ enum Start {
     Settles(AppointmentId),
 }
 
-enum Taken {
+pub(super) enum Taken {
     Yes(Box<Reservation>),
-    No(Vec<Conflict>),
+    No(Vec<Clash>),
     Stale,
+}
+
+/// Whose appointments are in the way is for staff to know.
+pub(super) fn as_seen_by(caller: &Caller, mut clashes: Vec<Clash>) -> Vec<Clash> {
+    if caller.only_patient().is_some() {
+        clashes.iter_mut().for_each(|clash| clash.with = None);
+    }
+    clashes
 }
 
 /// One provider: whichever suitable room is free. Nothing is kept of a refusal, for the caller rolls back.
@@ -361,7 +422,7 @@ async fn try_take(
     judged: &Judged,
     (provider, calendar_version): (ProviderId, i64),
 ) -> Result<Taken, Error> {
-    let Judged { rooms, new, overridden, .. } = judged;
+    let Judged { rooms, new, .. } = judged;
     if store::calendar_seen(tx, provider).await? > calendar_version {
         return Ok(Taken::Stale);
     }
@@ -370,27 +431,37 @@ async fn try_take(
     }
     // Each lost race for a room leaves one candidate less.
     for _ in 0..=rooms.len() {
-        let Some(room) = store::first_free_room(tx, rooms, new.visit).await? else { break };
-        if let Some(row) = store::insert(tx, new, provider, calendar_version, room).await? {
+        let Some(room) = store::first_free_room(tx, rooms, new.visit, new.id).await? else { break };
+        let taken = match store::insert(tx, new, provider, calendar_version, room).await {
+            // A visit was moving there, or a no-show came back.
+            Err(error) if store::is_deadlock(&error) => return Ok(Taken::Stale),
+            taken => taken?,
+        };
+        if let Some(row) = taken {
             let reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
-            store::remember(tx, &row, Some(caller), reason, overridden).await?;
+            store::remember(tx, &row, Some(caller), reason, &new.overridden).await?;
             events::taken(tx, &row).await?;
             return Ok(Taken::Yes(Box::new(row)));
         }
-        let conflicts = store::conflicts(tx, new, provider, rooms).await?;
-        if !conflicts.is_empty() {
-            return Ok(Taken::No(conflicts));
+        let clashes = store::conflicts(tx, new, provider, rooms).await?;
+        if !clashes.is_empty() {
+            return Ok(Taken::No(clashes));
         }
     }
-    let mut conflicts = store::conflicts(tx, new, provider, rooms).await?;
-    if conflicts.is_empty() {
-        conflicts.push(Conflict::Room);
+    let mut clashes = store::conflicts(tx, new, provider, rooms).await?;
+    if clashes.is_empty() {
+        clashes.push(Clash { rule: Conflict::Room, with: None });
     }
-    Ok(Taken::No(conflicts))
+    Ok(Taken::No(clashes))
 }
 
 /// Another service's answer is parsed as strictly as a request.
-fn judged(slot: &Slot, patient: PatientId, answer: CheckSlotResponse) -> Result<Judged, KitError> {
+fn judged(
+    slot: &Slot,
+    patient: PatientId,
+    id: AppointmentId,
+    answer: CheckSlotResponse,
+) -> Result<Judged, KitError> {
     let mut fields = Fields::new();
     let mut span = |name: &str, interval: Option<proto::google::r#type::Interval>| {
         let interval = interval.unwrap_or_default();
@@ -410,14 +481,12 @@ fn judged(slot: &Slot, patient: PatientId, answer: CheckSlotResponse) -> Result<
     let visit_date = fields.date("visit_date", answer.visit_date.as_ref());
     let intake_form_id = fields.optional_id("intake_form_id", &answer.intake_form_id);
     fields.check()?;
-    let overridden =
-        answer.blocks.iter().map(|b| b.code().as_str_name().trim_start_matches("BLOCK_CODE_").to_owned());
+    let overridden = answer.blocks.iter().map(reason_of);
     Ok(Judged {
         providers,
         rooms: rooms.into_iter().map(RoomId::uuid).collect(),
-        overridden: overridden.collect(),
         new: NewReservation {
-            id: AppointmentId::new(),
+            id,
             state: State::Held,
             patient_id: patient,
             service_type_id: slot.service_type,
@@ -430,6 +499,7 @@ fn judged(slot: &Slot, patient: PatientId, answer: CheckSlotResponse) -> Result<
             copay: if answer.copay_required { Copay::Pending } else { Copay::NotRequired },
             payment_method_id: None,
             drive: false,
+            overridden: overridden.collect(),
         },
     })
 }

@@ -89,9 +89,10 @@ impl App {
             }
             Authorization::HoldExpired => {
                 let mut tx = self.db.begin().await?;
-                self.end_if_over(&mut tx, id).await?;
+                let row = self.end_if_over(&mut tx, id).await?;
                 tx.commit().await?;
-                Err(Error::HoldExpired)
+                // Billing hears that a hold has ended, but not why.
+                Err(row.as_ref().and_then(ended).unwrap_or(Error::HoldExpired))
             }
             Authorization::Refused(status) => {
                 if created {
@@ -131,8 +132,9 @@ impl App {
         let Some(mut row) = self.end_if_over(tx, id).await? else { return Err(Error::HoldExpired) };
         match row.state {
             State::Booked => return Ok(row),
-            State::Expired | State::Declined => return Err(Error::HoldExpired),
-            state if state != State::Held => return Err(Error::WrongState { id, state }),
+            state if state != State::Held => {
+                return Err(ended(&row).unwrap_or(Error::WrongState { id, state }));
+            }
             _ => {}
         }
         step(&mut row, State::Booked)?;
@@ -157,11 +159,13 @@ impl App {
         Ok(Some(row))
     }
 
+    /// The hold with what was noted of it, or why it has ended meanwhile.
     async fn note(&self, id: AppointmentId, standing: Standing<'_>) -> Result<Reservation, Error> {
         let mut conn = self.db.pool().acquire().await?;
         store::note_copay(&mut conn, id, standing).await?;
         drop(conn);
-        self.load(id).await
+        let row = self.load(id).await?;
+        ended(&row).map_or(Ok(row), Err)
     }
 
     /// Releases a hold whose own call came to nothing.
@@ -208,16 +212,19 @@ impl App {
             (State::Held, Copay::Declined) => {
                 Err(Error::PaymentDeclined { hold: id, decline_code: row.decline_code })
             }
-            (State::Expired | State::Declined, _) => Err(Error::HoldExpired),
-            (State::Released, _) => Err(Error::WrongState { id, state: row.state }),
-            _ => Ok(row.into()),
+            _ => ended(&row).map_or(Ok(row.into()), Err),
         }
     }
 
     /// Ends holds whose time is up and finishes bookings that nobody drives, until told to stop.
     pub async fn work(self) {
         let mut failing = false;
-        while self.stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        while !self.stop.is_cancelled() {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.marked.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
             match self.look_after().await {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
@@ -229,7 +236,8 @@ impl App {
         }
     }
 
-    async fn look_after(&self) -> Result<(), Error> {
+    /// One look of the workers. Bookings that it goes on with are driven in tasks of their own.
+    pub async fn look_after(&self) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         for mut row in store::lock_stale(&mut tx, BATCH).await? {
             expire(&mut tx, &mut row).await?;
@@ -238,6 +246,7 @@ impl App {
         let mut tx = self.db.begin().await?;
         let left_open = store::take_over(&mut tx, BATCH).await?;
         tx.commit().await?;
+        self.judge_marked().await?;
         for id in left_open {
             tracing::info!(%id, "finishing a booking that was left open");
             let app = self.clone();
@@ -249,6 +258,17 @@ impl App {
             });
         }
         Ok(())
+    }
+}
+
+/// What is told of a hold that came to nothing; `None` of anything else.
+fn ended(row: &Reservation) -> Option<Error> {
+    match row.state {
+        State::Expired | State::Declined => Some(Error::HoldExpired),
+        State::Released if row.is_overtaken() => Some(Error::overtaken(row)),
+        State::Released => Some(Error::WrongState { id: row.id, state: row.state }),
+        State::Held | State::Offered | State::Booked | State::Displaced => None,
+        State::CheckedIn | State::Completed | State::NoShow | State::Cancelled => None,
     }
 }
 

@@ -1,8 +1,11 @@
 //! The use cases. Each owns its transactions; no remote call is ever made inside one.
 
+mod board;
 mod book;
 mod drive;
+mod judge;
 mod read;
+mod reschedule;
 mod visit;
 
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::auth::v1::Role;
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Reservation, State};
@@ -24,8 +28,10 @@ use crate::error::Error;
 use crate::ports::{Billing, Patients, Scheduling};
 use crate::{events, store, wire};
 
+pub use board::Day;
 pub use book::{Booked, Booking, Expected, Slot, Target};
 pub use read::{List, SortKey};
+pub use reschedule::Move;
 pub use visit::Change;
 
 /// Everything the use cases need.
@@ -37,6 +43,9 @@ pub struct App {
     patients: Arc<dyn Patients>,
     billing: Arc<dyn Billing>,
     stop: CancellationToken,
+    /// Something waits to be judged again.
+    pub(crate) marked: Arc<Notify>,
+    feed: board::Feed,
 }
 
 impl App {
@@ -49,12 +58,26 @@ impl App {
         billing: Arc<dyn Billing>,
         stop: CancellationToken,
     ) -> Self {
-        Self { db, clock, scheduling, patients, billing, stop }
+        Self {
+            db,
+            clock,
+            scheduling,
+            patients,
+            billing,
+            stop,
+            marked: Arc::default(),
+            feed: board::Feed::default(),
+        }
     }
 
     /// The present instant, for what replicas do not race for.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// Ends streams.
+    pub(crate) fn stop(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Opens a transaction for a call, or finds what it was answered before.

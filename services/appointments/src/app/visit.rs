@@ -5,9 +5,11 @@ use kit::idempotency::{Attempt, Key};
 use kit::ids::AppointmentId;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::VisitOutcome;
+use sqlx::PgConnection;
 
-use super::{App, finish, open, staff_only, step};
-use crate::domain::State;
+use super::book::as_seen_by;
+use super::{App, expire, finish, open, staff_only, step};
+use crate::domain::{Reservation, State};
 use crate::error::Error;
 use crate::{events, store};
 
@@ -61,20 +63,42 @@ impl App {
             Attempt::Replayed(answer) => return Ok(answer),
             Attempt::Fresh(fresh) => fresh,
         };
-        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
-        if row.state == State::NoShow {
-            // The fee would have to be given back, which billing does not do yet.
-            return Err(Error::LateArrival(row.id));
+        if let Some(missed) =
+            store::get(&mut fresh.tx, change.id).await?.filter(|row| row.state == State::NoShow)
+        {
+            clear_the_way(&mut fresh.tx, &missed).await?;
         }
+        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
+        let after_no_show = row.state == State::NoShow;
         step(&mut row, State::CheckedIn)?;
         if !row.is_visit_day(now) {
             return Err(Error::NotVisitDay(row.id));
         }
+        if after_no_show {
+            (row.fee_due, row.closed_at) = (false, None);
+        }
         row.checked_in_at = Some(now);
         let reason = (!override_reason.is_empty()).then_some(override_reason);
-        store::save(&mut fresh.tx, &mut row, Some(caller), reason).await?;
-        events::checked_in(&mut fresh.tx, &row).await?;
+        // A no-show's time was free for others; the database says whether someone has it.
+        let saved = store::save(&mut fresh.tx, &mut row, Some(caller), reason).await;
+        if let Err(error) = saved {
+            drop(fresh);
+            return Err(if store::is_taken(&error) {
+                self.given_away(caller, &row).await?
+            } else {
+                error.into()
+            });
+        }
+        events::checked_in(&mut fresh.tx, &row, after_no_show).await?;
         finish(fresh, &row).await
+    }
+
+    /// Why a patient who came after all cannot have the time back.
+    async fn given_away(&self, caller: &Caller, row: &Reservation) -> Result<Error, Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let clashes =
+            store::conflicts(&mut conn, &row.again(), row.provider_id, &[row.room_id.uuid()]).await?;
+        Ok(Error::clashes(as_seen_by(caller, clashes)))
     }
 
     /// Closes a visit.
@@ -118,4 +142,15 @@ impl App {
         events::released(&mut fresh.tx, &row).await?;
         finish(fresh, &row).await
     }
+}
+
+/// Before a no-show's time is taken again: nobody else moves there, and holds whose time is up end.
+async fn clear_the_way(tx: &mut PgConnection, row: &Reservation) -> Result<(), Error> {
+    let (provider, room) = (row.provider_id, row.room_id.uuid());
+    store::lock_places(tx, &[provider.uuid(), room]).await?;
+    let occupied = row.again().occupied;
+    for mut stale in store::lock_stale_in_the_way(tx, provider, &[room], row.patient_id, occupied).await? {
+        expire(tx, &mut stale).await?;
+    }
+    Ok(())
 }

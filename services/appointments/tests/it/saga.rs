@@ -12,7 +12,7 @@ use mockall::Sequence;
 use testkit::until;
 use tokio::sync::Notify;
 
-use crate::harness::{MockClerk, World, authorized, desk, ten_o_clock};
+use crate::harness::{Gate, MockClerk, World, authorized, desk, slow_clerk, ten_o_clock};
 
 async fn state(world: &World, id: AppointmentId) -> (State, Copay) {
     let (row, _) = world.app.get(&desk(), id, false).await.unwrap();
@@ -83,6 +83,23 @@ async fn a_hold_that_expires_while_the_authorization_runs_is_told_and_not_booked
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_billing_says_of_a_hold_that_has_ended_its_caller_hears_that_it_has() {
+    let late = || Authorization::Declined("insufficient_funds".into());
+    for outcome in [Authorization::Unknown, late(), Authorization::HoldExpired] {
+        let (clerk, gate) = slow_clerk(outcome);
+        let world = World::new(1, Some(clerk)).await;
+        let (app, booking) = (world.app.clone(), world.booking(ten_o_clock(&world, 0)));
+        let call = tokio::spawn(async move { app.book(&desk(), booking).await });
+        gate.asked.notified().await;
+        world.servers.advance(TimeDelta::minutes(5)).await;
+        tokio::spawn(world.app.clone().work());
+        until("the end", async || (world.told().await == ["SlotHeld", "SlotReleased"]).then_some(())).await;
+        gate.answer.notify_one();
+        assert!(matches!(call.await.unwrap(), Err(Error::HoldExpired)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_does_not_stop_the_booking() {
     let (world, gate) = with_slow_clerk().await;
     let app = world.app.clone();
@@ -135,21 +152,7 @@ async fn a_hold_whose_calendar_changed_is_judged_again_before_it_is_booked() {
     assert!(matches!(refused, Err(Error::CalendarMoving)));
 }
 
-/// Lets a test hold an authorization back.
-struct Gate {
-    asked: Arc<Notify>,
-    answer: Arc<Notify>,
-}
-
 async fn with_slow_clerk() -> (World, Gate) {
-    let gate = Gate { asked: Arc::default(), answer: Arc::default() };
-    let (asked, answer) = (gate.asked.clone(), gate.answer.clone());
-    let mut clerk = MockClerk::new();
-    clerk.expect_authorize().returning(move |_| {
-        asked.notify_one();
-        // The mock answers synchronously: wait on a thread of the runtime that may block.
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer.notified()));
-        authorized()
-    });
+    let (clerk, gate) = slow_clerk(authorized());
     (World::new(1, Some(clerk)).await, gate)
 }

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::watch::{Changes, Watch};
 use super::{Availability, check, decode, encode, paging};
+use crate::DOMAIN;
 use crate::domain::check::{self, Answer, Block, Question};
 use crate::domain::search::{MAX_DAYS, Query, Search, Slot};
 use crate::domain::span::Minute;
@@ -102,7 +103,7 @@ impl AvailabilityService for Availability {
         let mut f = Fields::new();
         let query = decode_query(&mut f, request.get_ref().query.as_ref(), now);
         check(f)?;
-        let seat = self.seats.take(&caller.subject)?;
+        let seat = self.seats.take(&caller.subject, DOMAIN)?;
         let watch = Watch::open(self.app.clock.clone(), self.app.mirror.views(), query, now)?;
         Ok(Response::new(watch.follow(self.app.stop.clone(), seat)))
     }

@@ -1,83 +1,39 @@
 //! A search that stays open: its answer, then what becomes free and what is taken.
 //!
 //! A stream keeps the starts that it has told, as bit sets. Whenever the network in memory changes, and with each minute that passes,
-//! it searches again and tells the difference, so a reader who skips states misses nothing. One message waits at most for a
-//! reader; who does not take it for [`PATIENCE`] is told so and let go.
+//! it searches again and tells the difference, so a reader who skips states misses nothing.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::StreamExt as _;
 use kit::clock::Clock;
 use kit::fields::timestamp;
 use kit::ids::ProviderId;
+use kit::watch::{Ending, Seat, Teller};
 use proto::clinic::scheduling::v1 as wire;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::codegen::BoxStream;
 
 use super::availability::encode_slot;
+use crate::DOMAIN;
 use crate::domain::network::Network;
 use crate::domain::search::{Query, Search, Slot, Starts};
 use crate::domain::span::{Minute, minute};
 use crate::error::Error;
 use crate::mirror::View;
 
-/// How long a message waits for its reader.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the clock is looked at while nothing is heard of the network, as when the database is away.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// Slots that an open search may have.
 const MAX_SLOTS: usize = 20_000;
 /// Slots of one message, freed and taken counted apart.
 const MESSAGE_SLOTS: usize = 500;
-/// Streams that may be open.
-const MAX_STREAMS: usize = 1_000;
-/// Streams of one caller that may be open.
-const MAX_STREAMS_OF_CALLER: usize = 50;
 
 /// What a stream yields.
 pub(crate) type Changes = BoxStream<wire::WatchAvailabilityResponse>;
-
-/// Who watches, by caller.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seats(Arc<Mutex<HashMap<String, usize>>>);
-
-/// A place among those who watch, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Seat {
-    seats: Seats,
-    caller: String,
-}
-
-impl Seats {
-    /// Takes a place for `caller`.
-    pub(super) fn take(&self, caller: &str) -> Result<Seat, Error> {
-        let mut taken = self.0.lock().expect("no panic while the lock is held");
-        let all: usize = taken.values().sum();
-        let own = taken.get(caller).copied().unwrap_or_default();
-        if all >= MAX_STREAMS || own >= MAX_STREAMS_OF_CALLER {
-            return Err(Error::TooManyStreams);
-        }
-        taken.insert(caller.to_owned(), own + 1);
-        Ok(Seat { seats: self.clone(), caller: caller.to_owned() })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.0.lock().expect("no panic while the lock is held");
-        if let Some(own) = taken.get_mut(&self.caller) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.caller);
-            }
-        }
-    }
-}
 
 /// An open search and what was told of it.
 pub(super) struct Watch {
@@ -116,40 +72,24 @@ impl Watch {
     }
 
     /// The stream. It ends when its reader goes, falls behind, or `stop`.
-    pub(super) fn follow(mut self, stop: CancellationToken, seat: Seat) -> Changes {
-        let (sender, receiver) = mpsc::channel(1);
-        let (end, ended) = oneshot::channel();
-        tokio::spawn(async move {
-            let _seat = seat;
-            let ending = tokio::select! {
-                ending = self.tell(&sender) => ending,
-                () = stop.cancelled() => Some(Error::WatchEnded),
-            };
-            // Nobody listens any more when the reader has gone.
-            let _ = end.send(ending);
-        });
-        let messages = tokio_stream::wrappers::ReceiverStream::new(receiver).map(Ok);
-        let ending = futures::stream::once(ended)
-            .filter_map(async |ending| ending.ok().flatten().map(|error| Err(Status::from(error))));
-        Box::pin(messages.chain(ending))
+    pub(super) fn follow(self, stop: CancellationToken, seat: Seat) -> Changes {
+        kit::watch::open(DOMAIN, seat, stop, async |teller| match self.tell(&teller).await {
+            Ok(never) => match never {},
+            Err(ending) => ending,
+        })
     }
 
-    /// Tells what is found until the reader goes (`None`) or it cannot go on.
-    async fn tell(&mut self, sender: &mpsc::Sender<wire::WatchAvailabilityResponse>) -> Option<Error> {
+    /// Tells what is found until it cannot go on.
+    async fn tell(mut self, teller: &Teller<wire::WatchAvailabilityResponse>) -> Result<Infallible, Ending> {
         let mut pending = std::mem::take(&mut self.first);
         loop {
             for message in pending {
-                match sender.send_timeout(message, PATIENCE).await {
-                    Ok(()) => {}
-                    Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Some(Error::ReaderTooSlow),
-                    Err(mpsc::error::SendTimeoutError::Closed(_)) => return None,
-                }
+                teller.tell(message).await?;
             }
             let view = loop {
                 tokio::select! {
-                    changed = self.views.changed() => if changed.is_err() { return Some(Error::WatchEnded) },
+                    changed = self.views.changed() => changed.map_err(|_| Ending::Stopped)?,
                     () = tokio::time::sleep(LOOK_AT_CLOCK) => {}
-                    () = sender.closed() => return None,
                 }
                 let view = self.views.borrow_and_update().clone();
                 let now = minute(self.clock.now());
@@ -158,10 +98,7 @@ impl Watch {
                     break view;
                 }
             };
-            pending = match self.increment(&view) {
-                Ok(messages) => messages,
-                Err(error) => return Some(error),
-            };
+            pending = self.increment(&view).map_err(|error| Ending::With(Box::new(error.into())))?;
         }
     }
 
@@ -213,8 +150,11 @@ fn messages(
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
+    use futures::StreamExt as _;
     use kit::clock::Offset;
     use kit::ids::{ClinicId, RoomId, ServiceTypeId, WeeklyTemplateId};
+    use kit::watch::Seats;
+    use tonic::Status;
     use uuid::Uuid;
 
     use super::*;
@@ -328,7 +268,8 @@ mod tests {
         let (states, views) = watch::channel(View::of(network(now, 11), now));
         let watch = Watch::open(clock, views, tomorrow(now), now).unwrap();
         states.send_replace(View::of(network(now, 10), now));
-        let mut stream = watch.follow(CancellationToken::new(), Seats::default().take("somebody").unwrap());
+        let mut stream =
+            watch.follow(CancellationToken::new(), Seats::default().take("somebody", DOMAIN).unwrap());
         assert_eq!(told(&mut stream).await.unwrap(), (4, 0));
         assert_eq!(told(&mut stream).await.unwrap(), (0, 2));
         drop(states);
@@ -342,7 +283,8 @@ mod tests {
         let now = clock.now();
         let (_states, views) = watch::channel(View::of(network(now, 11), now));
         let watch = Watch::open(clock, views, tomorrow(now), now).unwrap();
-        let mut stream = watch.follow(CancellationToken::new(), Seats::default().take("somebody").unwrap());
+        let mut stream =
+            watch.follow(CancellationToken::new(), Seats::default().take("somebody", DOMAIN).unwrap());
         assert_eq!(told(&mut stream).await.unwrap(), (4, 0));
         offset.set(TimeDelta::days(2));
         assert_eq!(told(&mut stream).await.unwrap(), (0, 4));
@@ -373,21 +315,5 @@ mod tests {
             assert_eq!(complete.iter().filter(|c| **c).count(), 1);
             assert_eq!(complete.last(), Some(&true));
         }
-    }
-
-    #[test]
-    fn places_are_bounded_for_each_caller_and_for_all_and_given_back() {
-        let seats = Seats::default();
-        let callers: Vec<String> = (0..MAX_STREAMS / MAX_STREAMS_OF_CALLER).map(|n| n.to_string()).collect();
-        let mut taken: Vec<Seat> = vec![];
-        for caller in &callers {
-            taken.extend((0..MAX_STREAMS_OF_CALLER).map(|_| seats.take(caller).unwrap()));
-            assert!(seats.take(caller).is_err(), "one caller's are taken");
-        }
-        assert!(seats.take("late").is_err(), "all are taken");
-        taken.pop();
-        taken.push(seats.take("late").unwrap());
-        drop(taken);
-        assert!(seats.0.lock().unwrap().is_empty(), "nobody is remembered");
     }
 }

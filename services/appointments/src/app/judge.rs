@@ -1,0 +1,176 @@
+//! When a calendar changes under holds and bookings: each that the change may concern is judged again. A hold that no longer fits
+//! is released; a booking keeps its time and waits, displaced, for someone's decision; one that fits again stands.
+//!
+//! The event marks rows in its own transaction; a worker of any replica asks scheduling afterwards. A booking that was judged at
+//! the event's version or later is not marked, so an event that comes late changes nothing.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures::StreamExt as _;
+use kit::fields::{date, timestamp};
+use proto::clinic::appointments::v1::SlotOption;
+use proto::clinic::scheduling::v1::{AvailabilityQuery, CheckSlotRequest, SearchAvailabilityRequest};
+
+use super::{App, step};
+use crate::app::book::Slot;
+use crate::domain::{NewReservation, Reservation, State};
+use crate::error::{Error, reason_of};
+use crate::{events, store};
+
+/// Rows that one look takes.
+const BATCH: i64 = 100;
+/// Questions that one look asks at a time.
+const AT_A_TIME: usize = 8;
+/// Slots that a displaced patient is told of.
+const ALTERNATIVES: usize = 3;
+/// Days before and after a displaced visit in which they are looked for.
+const ALTERNATIVE_DAYS: (i64, i64) = (3, 14);
+/// Slots that a refused caller is told of.
+const NEARBY: usize = 5;
+/// Days before and after a refused slot in which they are looked for.
+const NEARBY_DAYS: (i64, i64) = (1, 2);
+/// How long a refusal may wait for them.
+const NEARBY_WITHIN: Duration = Duration::from_millis(200);
+/// Slots that one search brings to choose from.
+const PAGE: i32 = 500;
+
+impl App {
+    /// Judges again whatever is marked.
+    pub(super) async fn judge_marked(&self) -> Result<(), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let marked = store::claim_to_judge(&mut conn, BATCH).await?;
+        drop(conn);
+        futures::stream::iter(marked)
+            .for_each_concurrent(AT_A_TIME, async |row| {
+                let id = row.id;
+                if let Err(error) = self.judge_again(row).await {
+                    let cause = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(%id, cause, "an appointment under a changed calendar could not be judged this time");
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    async fn judge_again(&self, seen: Reservation) -> Result<(), Error> {
+        let request = CheckSlotRequest {
+            service_type_id: seen.service_type_id.to_string(),
+            clinic_id: seen.clinic_id.to_string(),
+            provider_id: seen.provider_id.to_string(),
+            room_id: seen.room_id.to_string(),
+            start_time: Some(timestamp(seen.start)),
+            overriding: false,
+            standing_end_time: Some(timestamp(seen.end)),
+        };
+        let answer = self.scheduling.check_slot(request).await?;
+        let version = answer.providers.first().map_or(0, |p| p.calendar_version);
+        if Some(version) < seen.judge_at {
+            // That replica has not followed yet; the mark stays.
+            let mut conn = self.db.pool().acquire().await?;
+            return Ok(store::judge_later(&mut conn, seen.id).await?);
+        }
+        let mut reasons: Vec<String> = answer.blocks.iter().map(reason_of).collect();
+        reasons.retain(|reason| !seen.overridden.contains(reason));
+        reasons.dedup();
+        let displaced = !reasons.is_empty() && seen.state == State::Booked;
+        let alternatives = if displaced { self.alternatives(&seen).await } else { vec![] };
+
+        let mut tx = self.db.begin().await?;
+        let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(()) };
+        if (row.version, row.judge_at) != (seen.version, seen.judge_at) {
+            // It moved on, or its calendar did; a mark that stands is taken up again.
+            return Ok(());
+        }
+        row.calendar_version = version;
+        row.judge_at = None;
+        match (row.state, reasons.is_empty()) {
+            (State::Displaced, true) => {
+                let before = row.clone();
+                step(&mut row, State::Booked)?;
+                (row.displaced_at, row.displaced_reasons) = (None, vec![]);
+                store::save(&mut tx, &mut row, None, None).await?;
+                events::rescheduled(&mut tx, &row, &before).await?;
+            }
+            (State::Held, false) => {
+                row.displaced_reasons = reasons;
+                step(&mut row, State::Released)?;
+                store::save(&mut tx, &mut row, None, None).await?;
+                events::released(&mut tx, &row).await?;
+            }
+            (State::Booked, false) => {
+                (row.displaced_at, row.displaced_reasons) = (Some(self.now()), reasons);
+                step(&mut row, State::Displaced)?;
+                store::save(&mut tx, &mut row, None, None).await?;
+                events::displaced(&mut tx, &row, alternatives).await?;
+            }
+            (State::Displaced, false) => {
+                row.displaced_reasons = reasons;
+                store::judged(&mut tx, &row).await?;
+            }
+            _ => store::judged(&mut tx, &row).await?,
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Slots that a displaced patient could have instead. Without an answer the patient is told without.
+    async fn alternatives(&self, row: &Reservation) -> Vec<SlotOption> {
+        let (before, after) = ALTERNATIVE_DAYS;
+        let query = AvailabilityQuery {
+            service_type_id: row.service_type_id.to_string(),
+            clinic_ids: vec![row.clinic_id.to_string()],
+            first_date: Some(date(row.visit_date - TimeDelta::days(before))),
+            last_date: Some(date(row.visit_date + TimeDelta::days(after))),
+            any_provider: true,
+            ..Default::default()
+        };
+        self.nearest(query, row.start, ALTERNATIVES).await
+    }
+
+    /// Free slots near one that was refused, other than itself.
+    pub(super) async fn nearby(&self, slot: &Slot, new: &NewReservation) -> Vec<SlotOption> {
+        let (before, after) = NEARBY_DAYS;
+        let query = AvailabilityQuery {
+            service_type_id: slot.service_type.to_string(),
+            clinic_ids: vec![slot.clinic.to_string()],
+            provider_ids: slot.provider.map(|p| p.to_string()).into_iter().collect(),
+            first_date: Some(date(new.visit_date - TimeDelta::days(before))),
+            last_date: Some(date(new.visit_date + TimeDelta::days(after))),
+            any_provider: slot.provider.is_none(),
+            ..Default::default()
+        };
+        let nearest = self.nearest(query, slot.start, NEARBY);
+        tokio::time::timeout(NEARBY_WITHIN, nearest).await.unwrap_or_default()
+    }
+
+    /// The free slots of a search that start nearest to `start`, but not at it.
+    async fn nearest(
+        &self,
+        query: AvailabilityQuery,
+        start: chrono::DateTime<chrono::Utc>,
+        count: usize,
+    ) -> Vec<SlotOption> {
+        let request = SearchAvailabilityRequest { query: Some(query), page_size: PAGE, ..Default::default() };
+        let mut slots = match self.scheduling.search(request).await {
+            Ok(slots) => slots,
+            Err(error) => {
+                tracing::debug!(%error, "no slots to offer instead");
+                return vec![];
+            }
+        };
+        let distance = |slot: &proto::clinic::scheduling::v1::Slot| {
+            let begins = slot.interval.and_then(|i| i.start_time).map_or(0, |t| t.seconds);
+            (begins - start.timestamp()).abs()
+        };
+        slots.retain(|slot| distance(slot) > 0);
+        slots.sort_by_key(distance);
+        let option = |slot: proto::clinic::scheduling::v1::Slot| SlotOption {
+            provider_id: slot.provider_id,
+            clinic_id: slot.clinic_id,
+            interval: slot.interval,
+            local_start: slot.local_start,
+        };
+        slots.into_iter().take(count).map(option).collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! Moving a booking in one step: it never conflicts with itself, and keeps what it has when it is refused.
+
+use chrono::{DateTime, Utc};
+use kit::auth::Caller;
+use kit::idempotency::{self, Attempt};
+use kit::ids::{ClinicId, ProviderId, RoomId};
+use kit::status::Error as KitError;
+use proto::clinic::appointments::v1 as pb;
+use sqlx::{Connection as _, PgConnection};
+use uuid::Uuid;
+
+use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot, Taken};
+use super::{App, Change, expire, finish, open, staff_only};
+use crate::domain::{Clash, Conflict, Reservation, State};
+use crate::error::Error;
+use crate::{events, store};
+
+/// Where a booking shall go; what is left out stays as it is.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the contract's RescheduleAppointmentRequest explains each")]
+pub struct Move {
+    pub change: Change,
+    pub clinic: Option<ClinicId>,
+    pub provider: Option<ProviderId>,
+    pub room: Option<RoomId>,
+    pub start: DateTime<Utc>,
+    pub override_reason: String,
+}
+
+impl App {
+    /// Moves a booking. Whether a later cancellation is late is judged by when this call reached us, not by when it was done.
+    pub async fn reschedule(&self, caller: &Caller, to: &Move) -> Result<pb::Appointment, Error> {
+        let received = self.now();
+        if to.room.is_some() || !to.override_reason.is_empty() {
+            staff_only(caller)?;
+        }
+        if let Some(key) = &to.change.key {
+            let mut conn = self.db.pool().acquire().await?;
+            if let Some(answer) = idempotency::find(&mut conn, key).await? {
+                return Ok(answer);
+            }
+        }
+        for judgement in 0..JUDGEMENTS {
+            if judgement > 0 {
+                tokio::time::sleep(CALENDAR_PAUSE).await;
+            }
+            let row = self.load(to.change.id).await?;
+            caller.see(row.patient_id, row.id)?;
+            movable(&row)?;
+            let provider = to.provider.unwrap_or(row.provider_id);
+            let slot = Slot {
+                patient: Some(row.patient_id),
+                service_type: row.service_type_id,
+                clinic: to.clinic.unwrap_or(row.clinic_id),
+                provider: Some(provider),
+                room: to.room,
+                start: to.start,
+                override_reason: to.override_reason.clone(),
+            };
+            let mut judged = self.judge(caller, &slot, row.patient_id, row.id, |_| State::Booked).await?;
+            // It stays in its room where it can.
+            judged.rooms.sort_by_key(|room| *room != row.room_id.uuid());
+            let mut fresh = match idempotency::begin_keyed(&self.db, to.change.key.clone()).await? {
+                Attempt::Replayed(answer) => return Ok(answer),
+                Attempt::Fresh(fresh) => fresh,
+            };
+            match try_move(&mut fresh.tx, caller, to, &judged, received).await? {
+                Taken::Yes(row) => return finish(fresh, &row).await,
+                Taken::Stale => {}
+                Taken::No(clashes) => {
+                    drop(fresh);
+                    return Err(self.refusal(caller, &slot, &judged.new, clashes).await);
+                }
+            }
+        }
+        Err(Error::CalendarMoving)
+    }
+}
+
+fn movable(row: &Reservation) -> Result<(), Error> {
+    match row.state {
+        State::Booked | State::Displaced => Ok(()),
+        state => Err(Error::WrongState { id: row.id, state }),
+    }
+}
+
+/// One attempt. Nothing is kept of a refusal, for the caller rolls back.
+async fn try_move(
+    tx: &mut PgConnection,
+    caller: &Caller,
+    to: &Move,
+    judged: &Judged,
+    received: DateTime<Utc>,
+) -> Result<Taken, Error> {
+    let Judged { rooms, new, providers } = judged;
+    let &(provider, calendar_version) = providers
+        .first()
+        .ok_or_else(|| KitError::internal(anyhow::anyhow!("a slot was allowed without a provider")))?;
+    let before = store::get(tx, to.change.id).await?.ok_or_else(|| KitError::not_found(to.change.id))?;
+    let own = [before.provider_id.uuid(), before.room_id.uuid(), provider.uuid()];
+    let places: Vec<Uuid> = own.into_iter().chain(rooms.iter().copied()).collect();
+    store::lock_places(tx, &places).await?;
+    // Before the row: a calendar's event takes the two in this order.
+    let seen = store::calendar_seen(tx, provider).await?;
+    let before = open(tx, caller, to.change.id, &to.change.etag).await?;
+    movable(&before)?;
+    if !places.contains(&before.provider_id.uuid()) || !places.contains(&before.room_id.uuid()) {
+        // Someone moved it while we waited.
+        return Ok(Taken::Stale);
+    }
+    if seen > calendar_version {
+        return Ok(Taken::Stale);
+    }
+    for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
+        expire(tx, &mut stale).await?;
+    }
+    let mut after = Reservation {
+        state: State::Booked,
+        clinic_id: new.clinic_id,
+        provider_id: provider,
+        start: new.visit.start,
+        end: new.visit.end,
+        occupied_start: new.occupied.start,
+        occupied_end: new.occupied.end,
+        visit_date: new.visit_date,
+        time_zone: new.time_zone.clone(),
+        calendar_version,
+        fee_start: before.fee_start_moved(new.visit.start, received),
+        overridden: new.overridden.clone(),
+        ..before.clone()
+    };
+    let reason = (!to.override_reason.is_empty()).then_some(to.override_reason.as_str());
+    for _ in 0..=rooms.len() {
+        let Some(room) = store::first_free_room(tx, rooms, new.visit, new.id).await? else { break };
+        after.room_id = room;
+        // The database may refuse it for a rival that has not been seen; the transaction goes on regardless.
+        let mut attempt = tx.begin().await?;
+        match store::relocate(&mut attempt, &after, caller, reason).await {
+            Ok(moved) => {
+                attempt.commit().await?;
+                events::rescheduled(tx, &moved, &before).await?;
+                return Ok(Taken::Yes(Box::new(moved)));
+            }
+            Err(error) => {
+                attempt.rollback().await?;
+                if store::is_deadlock(&error) {
+                    return Ok(Taken::Stale);
+                }
+                if !store::is_taken(&error) {
+                    return Err(error.into());
+                }
+            }
+        }
+        let clashes = store::conflicts(tx, new, provider, rooms).await?;
+        if !clashes.is_empty() {
+            return Ok(Taken::No(clashes));
+        }
+    }
+    let mut clashes = store::conflicts(tx, new, provider, rooms).await?;
+    if clashes.is_empty() {
+        clashes.push(Clash { rule: Conflict::Room, with: None });
+    }
+    Ok(Taken::No(clashes))
+}

@@ -1,0 +1,182 @@
+//! Scheduling as a test scripts it: everything is open but what is blocked. Answers a use case directly, or a whole service over gRPC.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use appointments::domain::Span;
+use appointments::error::Error;
+use appointments::ports::Scheduling;
+use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use kit::fields::{date, timestamp};
+use kit::ids::{ProviderId, RoomId};
+use proto::clinic::scheduling::v1 as pb;
+use proto::clinic::scheduling::v1::BlockCode;
+use proto::clinic::scheduling::v1::availability_service_server::{
+    AvailabilityService, AvailabilityServiceServer,
+};
+use proto::google::r#type::Interval;
+use tonic::{Request, Response, Status};
+
+/// Length of the one kind of visit there is.
+const VISIT: TimeDelta = TimeDelta::minutes(15);
+
+/// What a test may change at any time.
+pub(crate) struct Script {
+    pub(crate) rooms: Vec<RoomId>,
+    /// Who fits when any provider will do.
+    pub(crate) providers: Vec<ProviderId>,
+    pub(crate) copay: bool,
+    /// Provider's time before and after each visit.
+    pub(crate) buffers: (TimeDelta, TimeDelta),
+    pub(crate) version: i64,
+    pub(crate) blocks: Vec<(BlockCode, Span)>,
+    pub(crate) zone: Tz,
+    /// Starts that a search finds.
+    pub(crate) free: Vec<DateTime<Utc>>,
+    pub(crate) down: bool,
+    /// Slots judged so far.
+    pub(crate) asked: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Calendar(Arc<Mutex<Script>>);
+
+fn interval(start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Interval> {
+    Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) })
+}
+
+impl Calendar {
+    pub(crate) fn open(rooms: usize) -> Self {
+        Self(Arc::new(Mutex::new(Script {
+            rooms: (0..rooms).map(|_| RoomId::new()).collect(),
+            providers: vec![],
+            copay: false,
+            buffers: (TimeDelta::zero(), TimeDelta::zero()),
+            version: 1,
+            blocks: vec![],
+            zone: Tz::UTC,
+            free: vec![],
+            down: false,
+            asked: 0,
+        })))
+    }
+
+    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
+        self.0.lock().unwrap()
+    }
+
+    /// Blocks an hour from `start` on, as a new version of the calendar; answers the hour.
+    pub(crate) fn block(&self, code: BlockCode, start: DateTime<Utc>) -> Span {
+        let hour = Span { start, end: start + TimeDelta::hours(1) };
+        let mut script = self.script();
+        script.blocks.push((code, hour));
+        script.version += 1;
+        hour
+    }
+
+    /// Takes every block away, as a new version of the calendar.
+    pub(crate) fn unblock(&self) {
+        let mut script = self.script();
+        script.blocks.clear();
+        script.version += 1;
+    }
+
+    fn judge(&self, request: &pb::CheckSlotRequest) -> Result<pb::CheckSlotResponse, Status> {
+        let mut script = self.script();
+        script.asked += 1;
+        if script.down {
+            return Err(Status::unavailable("scheduling is down"));
+        }
+        let start = DateTime::from_timestamp(request.start_time.unwrap().seconds, 0).unwrap();
+        let end = start + VISIT;
+        let broken = script.blocks.iter().filter(|(_, span)| span.start < end && start < span.end);
+        let blocks: Vec<_> = broken
+            .map(|(code, _)| pb::Block {
+                code: *code as i32,
+                message: format!("{} says no.", code.as_str_name()),
+                overridable: true,
+                ..Default::default()
+            })
+            .collect();
+        let ok = blocks.is_empty() || request.overriding;
+        let providers = match request.provider_id.as_str() {
+            "" => script.providers.iter().map(ToString::to_string).collect(),
+            named => vec![named.to_owned()],
+        };
+        let calendar_version = script.version;
+        let rooms = match request.room_id.as_str() {
+            _ if !ok => vec![],
+            "" => script.rooms.iter().map(ToString::to_string).collect(),
+            named => vec![named.to_owned()],
+        };
+        Ok(pb::CheckSlotResponse {
+            ok,
+            blocks,
+            providers: providers
+                .into_iter()
+                .map(|provider_id| pb::SlotProvider { provider_id, calendar_version })
+                .collect(),
+            room_ids: rooms,
+            interval: interval(start, end),
+            occupied_interval: interval(start - script.buffers.0, end + script.buffers.1),
+            visit_date: Some(date(start.with_timezone(&script.zone).date_naive())),
+            time_zone: script.zone.name().into(),
+            copay_required: script.copay,
+            ..Default::default()
+        })
+    }
+
+    fn found(&self, request: &pb::SearchAvailabilityRequest) -> Result<Vec<pb::Slot>, Status> {
+        let script = self.script();
+        if script.down {
+            return Err(Status::unavailable("scheduling is down"));
+        }
+        let query = request.query.clone().unwrap();
+        let slot = |start: &DateTime<Utc>| pb::Slot {
+            provider_id: query.provider_ids.first().cloned().unwrap_or_default(),
+            clinic_id: query.clinic_ids[0].clone(),
+            interval: interval(*start, *start + VISIT),
+            local_start: start.with_timezone(&script.zone).to_rfc3339(),
+        };
+        Ok(script.free.iter().map(slot).collect())
+    }
+
+    /// Serves the same answers over gRPC until the test ends; answers where.
+    pub(crate) async fn serve(&self) -> String {
+        let (listener, url) = testkit::listener().await;
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let service = AvailabilityServiceServer::new(self.clone());
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        url
+    }
+}
+
+#[async_trait]
+impl Scheduling for Calendar {
+    async fn check_slot(&self, request: pb::CheckSlotRequest) -> Result<pb::CheckSlotResponse, Error> {
+        self.judge(&request).map_err(|status| Error::Remote(Box::new(status)))
+    }
+
+    async fn search(&self, request: pb::SearchAvailabilityRequest) -> Result<Vec<pb::Slot>, Error> {
+        self.found(&request).map_err(|status| Error::Remote(Box::new(status)))
+    }
+}
+
+#[tonic::async_trait]
+impl AvailabilityService for Calendar {
+    async fn check_slot(
+        &self,
+        request: Request<pb::CheckSlotRequest>,
+    ) -> Result<Response<pb::CheckSlotResponse>, Status> {
+        self.judge(request.get_ref()).map(Response::new)
+    }
+
+    async fn search_availability(
+        &self,
+        request: Request<pb::SearchAvailabilityRequest>,
+    ) -> Result<Response<pb::SearchAvailabilityResponse>, Status> {
+        let slots = self.found(request.get_ref())?;
+        Ok(Response::new(pb::SearchAvailabilityResponse { slots, ..Default::default() }))
+    }
+}
