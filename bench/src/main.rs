@@ -1,6 +1,8 @@
 //! Measures running services as their callers meet them, each a process of its own beside this one, over loopback. Progress goes
 //! to stderr, the figures to stdout as one JSON object; `cargo xtask bench` reports them beside their limits.
 
+mod agenda;
+mod booking;
 mod load;
 mod processes;
 mod search;
@@ -16,12 +18,15 @@ const EXAMPLE: &str =
 enum Command {
     /// SearchAvailability at one replica, through the gateway, and after a change at another replica.
     Search,
+    /// BookAppointment: with and without a co-pay, raced for, its effect elsewhere, and among many past appointments.
+    Booking(booking::Options),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let figures = match Command::parse() {
         Command::Search => search::measure().await?,
+        Command::Booking(options) => booking::measure(&options).await?,
     };
     println!("{figures}");
     Ok(())

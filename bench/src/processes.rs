@@ -1,7 +1,9 @@
 //! The suite's programs as processes of their own, built like this one and beside it.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,6 +12,9 @@ use testkit::Servers;
 
 /// Ticks a second that Linux counts processor time in, on every architecture.
 const TICKS: f64 = 100.0;
+/// What sandbox and billing know each other by.
+const PAYMENTS_KEY: &str = "sk_test_bench";
+const WEBHOOK_SECRET: &str = "whsec_bench";
 
 /// A running program, with what operators get by default, its log thrown away. Ended on drop.
 pub(crate) struct Process {
@@ -29,30 +34,35 @@ impl Drop for Process {
 impl Process {
     /// Starts the service `name` on `servers`. It may not listen yet.
     pub(crate) async fn service(name: &str, servers: &Servers) -> anyhow::Result<Self> {
+        Self::service_at(name, free_address().await?, servers, |_| {})
+    }
+
+    /// Starts a gateway in front of one scheduling service.
+    pub(crate) async fn gateway(scheduling: &Self) -> anyhow::Result<Self> {
+        Self::start("gateway", free_address().await?, |command| {
+            command.env("SCHEDULING_URL", &scheduling.url);
+        })
+    }
+
+    fn service_at(
+        name: &str,
+        address: SocketAddr,
+        servers: &Servers,
+        dress: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self> {
         let options = servers.service(name);
         let identity = options.identity;
-        Self::start(name, |command| {
+        Self::start(name, address, |command| {
             command
                 .env("DATABASE_URL", options.database_url)
                 .env("NATS_URL", options.nats_url)
                 .env("CLINIC_JWKS_FILE", identity.jwks_file)
                 .env("CLINIC_SERVICE_KEY_FILE", identity.service_key_file);
+            dress(command);
         })
-        .await
     }
 
-    /// Starts a gateway in front of one scheduling service.
-    pub(crate) async fn gateway(scheduling: &Self) -> anyhow::Result<Self> {
-        Self::start("gateway", |command| {
-            command.env("SCHEDULING_URL", &scheduling.url);
-        })
-        .await
-    }
-
-    async fn start(name: &str, dress: impl FnOnce(&mut Command)) -> anyhow::Result<Self> {
-        let (listener, url) = testkit::listener().await;
-        let address = listener.local_addr()?;
-        drop(listener);
+    fn start(name: &str, address: SocketAddr, dress: impl FnOnce(&mut Command)) -> anyhow::Result<Self> {
         let program = env::current_exe()?.with_file_name(name);
         let mut command = Command::new(&program);
         command.env("LISTEN", address.to_string());
@@ -60,16 +70,101 @@ impl Process {
         dress(&mut command);
         let child =
             command.spawn().with_context(|| format!("{} does not start: build it", program.display()))?;
-        Ok(Self { url, child })
+        Ok(Self { url: url(address), child })
     }
 
     /// The processor time it has used so far, by all its threads.
     pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // proc(5): fields 14 and 15, counted from 1; the second is the name in brackets, which may hold blanks.
-        let (_, rest) = stat.rsplit_once(')').context("a name in brackets")?;
-        let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-        let ticks = ticks.sum::<Result<u64, _>>()?;
-        Ok(Duration::from_secs_f64(ticks as f64 / TICKS))
+        Ok(Program::read(self.child.id())?.used)
     }
+}
+
+/// What a booking with a co-pay takes: it holds the processes and is told where they answer.
+pub(crate) struct Processes {
+    pub(crate) appointments: Process,
+    pub(crate) billing: Process,
+    _others: [Process; 2],
+}
+
+impl Processes {
+    /// Starts appointments, scheduling, billing, and the sandbox, whose webhooks go to billing.
+    pub(crate) async fn booking(servers: &Servers) -> anyhow::Result<Self> {
+        let (billing, sandbox) = (free_address().await?, free_address().await?);
+        let sandbox = Process::start("sandbox", sandbox, |command| {
+            command
+                .env("SANDBOX_LISTEN", sandbox.to_string())
+                .env("SANDBOX_WEBHOOK_URL", format!("{}/webhooks/payments", url(billing)))
+                .env("SANDBOX_PAYMENTS_KEY", PAYMENTS_KEY)
+                .env("SANDBOX_WEBHOOK_SECRET", WEBHOOK_SECRET);
+        })?;
+        let billing = Process::service_at("billing", billing, servers, |command| {
+            command
+                .env("PAYMENTS_API_BASE", &sandbox.url)
+                .env("PAYMENTS_API_KEY", PAYMENTS_KEY)
+                .env("PAYMENTS_WEBHOOK_SECRET", WEBHOOK_SECRET);
+        })?;
+        let scheduling = Process::service("scheduling", servers).await?;
+        let appointments = Process::service_at("appointments", free_address().await?, servers, |command| {
+            command.env("SCHEDULING_URL", &scheduling.url).env("BILLING_URL", &billing.url);
+        })?;
+        Ok(Self { appointments, billing, _others: [scheduling, sandbox] })
+    }
+}
+
+/// The processor time that this process and every one below it have used so far, by the program's name.
+pub(crate) fn processor_times() -> anyhow::Result<BTreeMap<String, Duration>> {
+    let mut programs = BTreeMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        // Not a process, or gone meanwhile.
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(program) = Program::read(id) else { continue };
+        programs.insert(id, program);
+    }
+    let ours = |mut id: u32| loop {
+        if id == std::process::id() {
+            return true;
+        }
+        let Some(program) = programs.get(&id) else { return false };
+        id = program.parent;
+    };
+    let mut times = BTreeMap::new();
+    for (_, program) in programs.iter().filter(|(id, _)| ours(**id)) {
+        *times.entry(program.name.clone()).or_default() += program.used;
+    }
+    Ok(times)
+}
+
+struct Program {
+    name: String,
+    parent: u32,
+    used: Duration,
+}
+
+impl Program {
+    fn read(id: u32) -> anyhow::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // proc(5): fields 4, 14 and 15, counted from 1; the second is the name in brackets, which may hold blanks.
+        let (head, rest) = stat.rsplit_once(')').context("a name in brackets")?;
+        let (_, name) = head.split_once('(').context("a name in brackets")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let field = |n: usize| fields.get(n - 3).context("fewer fields than proc(5) says");
+        let ticks = field(14)?.parse::<u64>()? + field(15)?.parse::<u64>()?;
+        let used = Duration::from_secs_f64(ticks as f64 / TICKS);
+        Ok(Self { name: name.to_owned(), parent: field(4)?.parse()?, used })
+    }
+}
+
+async fn free_address() -> anyhow::Result<SocketAddr> {
+    let (listener, _) = testkit::listener().await;
+    Ok(listener.local_addr()?)
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+/// How many processes wanted a core, on average over the last minute.
+pub(crate) fn load_average() -> anyhow::Result<f64> {
+    let averages = fs::read_to_string("/proc/loadavg")?;
+    Ok(averages.split(' ').next().unwrap_or_default().parse()?)
 }

@@ -93,7 +93,7 @@ pub(crate) async fn measure() -> anyhow::Result<Value> {
 }
 
 /// Writes the sample as the service itself stores it.
-async fn fill(servers: &Servers, sample: &Sample) -> anyhow::Result<()> {
+pub(crate) async fn fill(servers: &Servers, sample: &Sample) -> anyhow::Result<()> {
     let db = Db::new(&servers.database_url(scheduling::NAME), scheduling::NAME, 1)?;
     db.migrate(&scheduling::MIGRATOR).await?;
     let mut tx = db.begin().await?;

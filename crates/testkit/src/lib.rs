@@ -63,13 +63,22 @@ impl Drop for Servers {
 impl Servers {
     /// Starts both servers on free ports, with every role and schema made.
     pub async fn start() -> Self {
+        Self::start_as(false).await
+    }
+
+    /// As [`Servers::start`], with commits and messages that survive a power cut, as in production: for measuring.
+    pub async fn durable() -> Self {
+        Self::start_as(true).await
+    }
+
+    async fn start_as(durable: bool) -> Self {
         let _ = kit::telemetry::install_metrics();
         let binaries =
             Wheels::ensure(&servers::default_cache_dir().unwrap(), |line| eprintln!("{line}")).await.unwrap();
         let run = RunFolder::create(None).unwrap();
-        let options = PostgresOptions { data_dir: run.data_dir("postgres"), port: 0, durable: false };
+        let options = PostgresOptions { data_dir: run.data_dir("postgres"), port: 0, durable };
         let postgres = Postgres::start(&binaries, options).await.unwrap();
-        let options = NatsOptions { data_dir: run.data_dir("nats"), port: 0, durable: false };
+        let options = NatsOptions { data_dir: run.data_dir("nats"), port: 0, durable };
         let nats = Nats::start(&binaries, options).await.unwrap();
 
         let pem = Issuer::generate_pem().unwrap();

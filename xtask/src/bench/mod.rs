@@ -6,8 +6,10 @@
 //! | [`start`] | `clinic up`: time to ready, memory at rest |
 //! | [`engine`] | availability search in memory, and how it grows; draws [`chart`] |
 //! | [`search`] | availability search over gRPC |
+//! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
 //! | [`report`] | keeps the sections together |
 
+mod booking;
 mod chart;
 mod engine;
 mod report;
@@ -42,6 +44,8 @@ enum Part {
     Engine,
     /// Availability search over gRPC.
     Search,
+    /// Booking over gRPC.
+    Booking,
 }
 
 impl Part {
@@ -50,6 +54,7 @@ impl Part {
             Self::Start => "The suite as one process",
             Self::Engine => "The search engine in memory",
             Self::Search => "Search over gRPC",
+            Self::Booking => "Booking over gRPC",
         }
     }
 }
@@ -68,6 +73,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Start => start::section(workspace, &profiles).await?,
             Part::Engine => engine::section(workspace)?,
             Part::Search => search::section(workspace)?,
+            Part::Booking => booking::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;
