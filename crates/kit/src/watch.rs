@@ -89,11 +89,6 @@ impl<T> Teller<T> {
             mpsc::error::SendTimeoutError::Closed(_) => Ending::Gone,
         })
     }
-
-    /// Waits for the reader to go.
-    pub async fn gone(&self) {
-        self.0.closed().await;
-    }
 }
 
 /// Opens a stream that `task` tells, until the task ends, its reader goes, or `stop`. Endings are told under `domain`:

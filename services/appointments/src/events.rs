@@ -29,8 +29,6 @@ use crate::error::Error;
 use crate::{NAME, store, wire};
 
 fn facts(row: &Reservation) -> Option<AppointmentFacts> {
-    let interval =
-        |start, end| Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) });
     Some(AppointmentFacts {
         state: wire::state(row.state) as i32,
         patient_id: row.patient_id.to_string(),
@@ -38,8 +36,8 @@ fn facts(row: &Reservation) -> Option<AppointmentFacts> {
         clinic_id: row.clinic_id.to_string(),
         provider_id: row.provider_id.to_string(),
         room_id: row.room_id.to_string(),
-        interval: interval(row.start, row.end),
-        occupied_interval: interval(row.occupied_start, row.occupied_end),
+        interval: wire::interval(row.start, row.end),
+        occupied_interval: wire::interval(row.occupied_start, row.occupied_end),
         visit_date: Some(date(row.visit_date)),
         time_zone: row.time_zone.clone(),
         copay_required: row.copay != Copay::NotRequired,

@@ -36,7 +36,8 @@ fn copay(copay: Copay) -> pb::CopayState {
     }
 }
 
-fn interval(start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Interval> {
+/// Both ends set.
+pub(crate) fn interval(start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Interval> {
     Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) })
 }
 

@@ -159,13 +159,10 @@ impl App {
             page_token = next;
         }
         loop {
-            let rows = tokio::select! {
-                rows = changes.recv() => match rows {
-                    Ok(rows) => rows,
-                    Err(broadcast::error::RecvError::Lagged(_)) => return Ok(Ending::TooSlow),
-                    Err(broadcast::error::RecvError::Closed) => return Ok(Ending::Stopped),
-                },
-                () = teller.gone() => return Ok(Ending::Gone),
+            let rows = match changes.recv().await {
+                Ok(rows) => rows,
+                Err(broadcast::error::RecvError::Lagged(_)) => return Ok(Ending::TooSlow),
+                Err(broadcast::error::RecvError::Closed) => return Ok(Ending::Stopped),
             };
             let mut message = pb::WatchAppointmentsResponse { snapshot_complete: true, ..Default::default() };
             for row in rows.iter() {

@@ -448,7 +448,16 @@ async fn try_take(
             return Ok(Taken::No(clashes));
         }
     }
-    let mut clashes = store::conflicts(tx, new, provider, rooms).await?;
+    no_room(tx, judged, provider).await
+}
+
+/// All rooms were tried in vain: every rule that says no, at least that one.
+pub(super) async fn no_room(
+    tx: &mut PgConnection,
+    judged: &Judged,
+    provider: ProviderId,
+) -> Result<Taken, Error> {
+    let mut clashes = store::conflicts(tx, &judged.new, provider, &judged.rooms).await?;
     if clashes.is_empty() {
         clashes.push(Clash { rule: Conflict::Room, with: None });
     }

@@ -216,19 +216,28 @@ impl App {
         }
     }
 
-    /// Ends holds whose time is up and finishes bookings that nobody drives, until told to stop.
+    /// Ends holds whose time is up, finishes bookings that nobody drives and judges what calendars have marked, until told to
+    /// stop. Judging asks scheduling, so it has a loop of its own: while scheduling is away, nothing else waits for it.
     pub async fn work(self) {
+        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Calendars));
+    }
+
+    async fn keep_at(&self, job: Job) {
         let mut failing = false;
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = self.marked.notified() => {}
+                () = self.marked.notified(), if job == Job::Calendars => {}
                 () = self.stop.cancelled() => return,
             }
-            match self.look_after().await {
+            let done = match job {
+                Job::Bookings => self.look_at_bookings().await,
+                Job::Calendars => self.judge_marked().await,
+            };
+            match done {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
-                    tracing::warn!(%error, "holds and open bookings wait");
+                    tracing::warn!(%error, ?job, "what the workers look after waits");
                     failing = true;
                 }
                 Err(_) => {}
@@ -236,17 +245,32 @@ impl App {
         }
     }
 
-    /// One look of the workers. Bookings that it goes on with are driven in tasks of their own.
+    /// One look of all workers, one after the other.
     pub async fn look_after(&self) -> Result<(), Error> {
+        self.end_stale().await?;
+        self.judge_marked().await?;
+        self.finish_left_open().await
+    }
+
+    async fn look_at_bookings(&self) -> Result<(), Error> {
+        self.end_stale().await?;
+        self.finish_left_open().await
+    }
+
+    async fn end_stale(&self) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         for mut row in store::lock_stale(&mut tx, BATCH).await? {
             expire(&mut tx, &mut row).await?;
         }
         tx.commit().await?;
+        Ok(())
+    }
+
+    /// Bookings that it goes on with are driven in tasks of their own.
+    async fn finish_left_open(&self) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
         let left_open = store::take_over(&mut tx, BATCH).await?;
         tx.commit().await?;
-        self.judge_marked().await?;
         for id in left_open {
             tracing::info!(%id, "finishing a booking that was left open");
             let app = self.clone();
@@ -259,6 +283,13 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// What a worker looks after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Job {
+    Bookings,
+    Calendars,
 }
 
 /// What is told of a hold that came to nothing; `None` of anything else.

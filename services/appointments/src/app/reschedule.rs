@@ -9,9 +9,9 @@ use proto::clinic::appointments::v1 as pb;
 use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot, Taken};
+use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot, Taken, no_room};
 use super::{App, Change, expire, finish, open, staff_only};
-use crate::domain::{Clash, Conflict, Reservation, State};
+use crate::domain::{Reservation, State};
 use crate::error::Error;
 use crate::{events, store};
 
@@ -156,9 +156,5 @@ async fn try_move(
             return Ok(Taken::No(clashes));
         }
     }
-    let mut clashes = store::conflicts(tx, new, provider, rooms).await?;
-    if clashes.is_empty() {
-        clashes.push(Clash { rule: Conflict::Room, with: None });
-    }
-    Ok(Taken::No(clashes))
+    no_room(tx, judged, provider).await
 }
