@@ -35,6 +35,8 @@ pub(crate) struct Script {
     /// Starts that a search finds.
     pub(crate) free: Vec<DateTime<Utc>>,
     pub(crate) down: bool,
+    /// It takes questions and never answers.
+    pub(crate) silent: bool,
     /// Slots judged so far.
     pub(crate) asked: usize,
 }
@@ -58,6 +60,7 @@ impl Calendar {
             zone: Tz::UTC,
             free: vec![],
             down: false,
+            silent: false,
             asked: 0,
         })))
     }
@@ -155,7 +158,11 @@ impl Calendar {
 #[async_trait]
 impl Scheduling for Calendar {
     async fn check_slot(&self, request: pb::CheckSlotRequest) -> Result<pb::CheckSlotResponse, Error> {
-        self.judge(&request).map_err(|status| Error::Remote(Box::new(status)))
+        let answer = self.judge(&request).map_err(|status| Error::Remote(Box::new(status)));
+        if self.script().silent {
+            std::future::pending::<()>().await;
+        }
+        answer
     }
 
     async fn search(&self, request: pb::SearchAvailabilityRequest) -> Result<Vec<pb::Slot>, Error> {

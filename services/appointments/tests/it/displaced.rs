@@ -215,6 +215,21 @@ async fn while_scheduling_is_down_or_behind_a_visit_keeps_its_mark_and_is_judged
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_scheduling_is_silent_about_a_visit_holds_still_end_in_time() {
+    let (world, calendar) = World::scripted(1).await;
+    tokio::spawn(world.app.clone().work());
+    let start = ten_o_clock(&world, 0);
+    world.booked(start).await;
+    let held = world.app.hold(&desk(), &world.slot(start + minutes(30)), None).await.unwrap();
+    calendar.script().silent = true;
+    let hour = calendar.block(BlockCode::Blackout, start);
+    world.calendar_changed(2, hour).await;
+    until("a question without an answer", async || (calendar.script().asked > 2).then_some(())).await;
+    world.servers.advance(minutes(6)).await;
+    world.until_state(held.id.parse().unwrap(), State::Expired).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_workers_of_three_replicas_displace_each_visit_once() {
     let (world, calendar) = World::scripted(1).await;
     let start = ten_o_clock(&world, 0);
