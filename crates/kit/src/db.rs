@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::Notify;
 
 /// Tables that [`crate::messaging`] and [`crate::idempotency`] keep in every service's schema.
@@ -16,6 +16,8 @@ static KIT_MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How long a request waits for a free connection before it answers UNAVAILABLE.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that was in use so recently is taken to be alive; asking it would cost each short use a round trip more.
+const ALIVE_FOR: Duration = Duration::from_millis(100);
 /// A statement longer than this is a bug; it is ended rather than left to pile up.
 const STATEMENT_TIMEOUT: &str = "15s";
 /// A transaction left open by a lost client gives up its locks after this.
@@ -43,6 +45,15 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, known| {
+                Box::pin(async move {
+                    if known.idle_for > ALIVE_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options);
         Ok(Self { pool, committed: Arc::new(Notify::new()) })
     }

@@ -4,6 +4,7 @@
 //! carry the whole state, the highest version wins. While the database is down a batch is kept alive and tried again; an event
 //! whose handler itself fails is delivered again as [`Retry`] says, and then set aside.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -276,8 +277,45 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
-    /// One transaction for the batch, a savepoint for each event. The outer error is the database's, an inner one a handler's.
+    /// One transaction for the batch. The outer error is the database's, an inner one a handler's.
     async fn transaction(
+        &self,
+        events: &[(jetstream::Message, Incoming)],
+    ) -> anyhow::Result<Vec<anyhow::Result<()>>> {
+        match self.together(events).await {
+            Ok(()) => Ok(events.iter().map(|_| Ok(())).collect()),
+            // Some event's, or the database's: which, and whether the others can do without it, is found out one by one.
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "a batch of events is applied one by one");
+                self.one_by_one(events).await
+            }
+        }
+    }
+
+    /// All of them or none, without a savepoint for each.
+    async fn together(&self, events: &[(jetstream::Message, Incoming)]) -> anyhow::Result<()> {
+        let mut tx = self.db.begin().await?;
+        let ids: Vec<Uuid> = events.iter().map(|(_, event)| event.id).collect();
+        let new: Vec<Uuid> = sqlx::query_scalar(
+            "insert into inbox (consumer, event_id) select $1, unnest($2::uuid[]) on conflict do nothing returning event_id",
+        )
+        .bind(self.subscription.consumer)
+        .bind(ids)
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut new: HashSet<Uuid> = new.into_iter().collect();
+        for (_, event) in events {
+            // Of an event that is there twice, the first.
+            if new.remove(&event.id) {
+                let span = crate::telemetry::span_of_event(event);
+                self.handler.handle(&mut tx, event).instrument(span).await?;
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// A savepoint for each event.
+    async fn one_by_one(
         &self,
         events: &[(jetstream::Message, Incoming)],
     ) -> anyhow::Result<Vec<anyhow::Result<()>>> {

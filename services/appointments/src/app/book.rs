@@ -269,14 +269,18 @@ impl App {
         if slot.room.is_some() || !slot.override_reason.is_empty() {
             staff_only(caller)?;
         }
+        let mut conn = self.db.pool().acquire().await?;
         if let Some(key) = &key {
             // Before anyone is asked: what was answered once is answered again, whatever has changed since.
-            let mut conn = self.db.pool().acquire().await?;
             if let Some(answer) = idempotency::find(&mut conn, key).await? {
                 return Ok(Take::Replayed(answer));
             }
         }
-        self.must_exist(patient).await?;
+        let known = store::patient_seen(&mut conn, patient).await?;
+        drop(conn);
+        if !known {
+            self.must_exist(patient).await?;
+        }
         for judgement in 0..JUDGEMENTS {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
@@ -376,13 +380,8 @@ impl App {
         })))
     }
 
-    /// PATIENT_NOT_FOUND unless the patient is known here, or to patients.
+    /// PATIENT_NOT_FOUND unless patients knows the patient, which is known here from then on.
     async fn must_exist(&self, patient: PatientId) -> Result<(), Error> {
-        let mut conn = self.db.pool().acquire().await?;
-        if store::patient_seen(&mut conn, patient).await? {
-            return Ok(());
-        }
-        drop(conn);
         if !self.patients.exists(patient).await? {
             return Err(KitError::not_found(patient).into());
         }
