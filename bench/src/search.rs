@@ -18,6 +18,7 @@ use proto::clinic::scheduling::v1::{
 };
 use proto::google::r#type::Interval;
 use rand::RngExt as _;
+use scheduling::domain::network::Busy;
 use scheduling::domain::search::Search;
 use scheduling::store::{self, busy::Taken};
 use serde_json::{Value, json};
@@ -114,12 +115,14 @@ pub(crate) async fn fill(servers: &Servers, sample: &Sample) -> anyhow::Result<(
         for template in &calendar.templates {
             store::calendar::put_template(&mut tx, template).await?;
         }
-        for busy in busy {
-            let times = Some((busy.occupied, busy.visit));
-            let (appointment_id, room_id) = (busy.appointment_id, busy.room_id);
-            let state = Taken { appointment_id, version: 1, provider_id: *provider_id, room_id, times };
-            store::busy::apply(&mut tx, &state).await?;
-        }
+        let state = |busy: &Busy| Taken {
+            appointment_id: busy.appointment_id,
+            version: 1,
+            provider_id: *provider_id,
+            room_id: busy.room_id,
+            times: Some((busy.occupied, busy.visit)),
+        };
+        store::busy::apply(&mut tx, &busy.iter().map(state).collect::<Vec<_>>()).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -58,21 +58,28 @@ pub async fn begin<Q: Message, R: Message + Default>(
     request_id: Option<RequestId>,
     request: &Q,
 ) -> Result<Attempt<R>, Error> {
-    begin_keyed(db, Key::new(caller, method, request_id, request)).await
+    begin_keyed(db, Key::new(caller, method, request_id, request), None).await
 }
 
-/// As [`begin`], with the key made before.
-pub async fn begin_keyed<R: Message + Default>(db: &Db, key: Option<Key>) -> Result<Attempt<R>, Error> {
+/// As [`begin`], with the key made before. An `answer` that is known before the work is written with the key:
+/// [`Fresh::commit`] follows then.
+pub async fn begin_keyed<R: Message + Default>(
+    db: &Db,
+    key: Option<Key>,
+    answer: Option<&R>,
+) -> Result<Attempt<R>, Error> {
     let mut tx = db.begin().await?;
     let Some(key) = key else {
         return Ok(Attempt::Fresh(Fresh { tx, key: None }));
     };
     let inserted = sqlx::query(
-        "insert into request (caller, request_id, fingerprint) values ($1, $2, $3) on conflict do nothing",
+        "insert into request (caller, request_id, fingerprint, response) values ($1, $2, $3, $4)
+         on conflict do nothing",
     )
     .bind(&key.caller)
     .bind(key.request_id)
     .bind(&key.fingerprint)
+    .bind(answer.map(Message::encode_to_vec))
     .execute(&mut *tx)
     .await?
     .rows_affected();
@@ -113,6 +120,11 @@ impl Fresh {
         }
         self.tx.commit().await?;
         Ok(())
+    }
+
+    /// Commits a change whose answer was written before it.
+    pub async fn commit(self) -> Result<(), Error> {
+        Ok(self.tx.commit().await?)
     }
 }
 

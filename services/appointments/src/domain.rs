@@ -1,5 +1,7 @@
 //! Appointments as values: states, what may follow what, and the rules that need no database.
 
+use std::time::Duration;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 use kit::ids::{
@@ -8,7 +10,9 @@ use kit::ids::{
 use uuid::Uuid;
 
 /// A hold keeps its slot this long.
-pub const HOLD_TTL_SECS: f64 = 300.0;
+pub const HOLD_TTL: Duration = Duration::from_mins(5);
+/// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
+pub const DRIVE_LEASE: Duration = Duration::from_secs(15);
 /// A cancellation received at least this long before the start is timely.
 pub const TIMELY: TimeDelta = TimeDelta::hours(2);
 
@@ -137,6 +141,8 @@ pub struct Reservation {
     pub displaced_reasons: Vec<String>,
     pub overridden: Vec<String>,
     pub judge_at: Option<i64>,
+    /// When it was read or made, by the clock that all replicas share.
+    pub read_at: DateTime<Utc>,
 }
 
 impl Reservation {
@@ -157,6 +163,11 @@ impl Reservation {
         if free { start } else { start.min(self.fee_start) }
     }
 
+    /// Whether it is a hold whose time was up when it was read.
+    pub fn is_over(&self) -> bool {
+        self.hold_expires_at.is_some_and(|end| end <= self.read_at)
+    }
+
     /// A hold that ended because the calendar changed under it.
     pub fn is_overtaken(&self) -> bool {
         self.state == State::Released && !self.displaced_reasons.is_empty()
@@ -171,7 +182,7 @@ impl Reservation {
             service_type_id: self.service_type_id,
             clinic_id: self.clinic_id,
             visit: self.visit(),
-            occupied: Span { start: self.occupied_start, end: self.occupied_end },
+            occupied: self.occupied(),
             visit_date: self.visit_date,
             time_zone: self.time_zone.clone(),
             intake_form_id: self.intake_form_id,
@@ -185,6 +196,11 @@ impl Reservation {
     /// The visit.
     pub fn visit(&self) -> Span {
         Span { start: self.start, end: self.end }
+    }
+
+    /// The visit with its buffers.
+    pub fn occupied(&self) -> Span {
+        Span { start: self.occupied_start, end: self.occupied_end }
     }
 
     /// Whether `now` is on the visit's own day at the clinic.
@@ -213,6 +229,56 @@ pub struct NewReservation {
     pub payment_method_id: Option<PaymentMethodId>,
     pub drive: bool,
     pub overridden: Vec<String>,
+}
+
+impl NewReservation {
+    /// The row as it is made at `now`, with a provider whose calendar it was judged at, in a room.
+    pub fn placed(
+        self,
+        (provider_id, calendar_version): (ProviderId, i64),
+        room_id: RoomId,
+        now: DateTime<Utc>,
+    ) -> Reservation {
+        let held = matches!(self.state, State::Held | State::Offered);
+        Reservation {
+            id: self.id,
+            version: 1,
+            state: self.state,
+            patient_id: self.patient_id,
+            service_type_id: self.service_type_id,
+            clinic_id: self.clinic_id,
+            provider_id,
+            room_id,
+            start: self.visit.start,
+            end: self.visit.end,
+            occupied_start: self.occupied.start,
+            occupied_end: self.occupied.end,
+            visit_date: self.visit_date,
+            time_zone: self.time_zone,
+            calendar_version,
+            hold_expires_at: held.then(|| now + HOLD_TTL),
+            intake_form_id: self.intake_form_id,
+            fee_start: self.visit.start,
+            copay: self.copay,
+            charge_id: None,
+            payment_method_id: self.payment_method_id,
+            driven_until: self.drive.then(|| now + DRIVE_LEASE),
+            attempt_id: self.drive.then(Uuid::now_v7),
+            cancel_received_at: None,
+            cancelled_by_clinic: None,
+            fee_due: false,
+            checked_in_at: None,
+            closed_at: None,
+            created_at: now,
+            updated_at: now,
+            decline_code: String::new(),
+            displaced_at: None,
+            displaced_reasons: vec![],
+            overridden: self.overridden,
+            judge_at: None,
+            read_at: now,
+        }
+    }
 }
 
 /// One of the rules that the database arbitrates.

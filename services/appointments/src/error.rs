@@ -177,7 +177,7 @@ impl From<Box<Refusal>> for Fault {
             fault = fault.and_rule(reason, subject, message);
         }
         if code == Code::ResourceExhausted {
-            fault = fault.retry_after(Duration::from_secs_f64(crate::domain::HOLD_TTL_SECS));
+            fault = fault.retry_after(crate::domain::HOLD_TTL);
         }
         if code == Code::Aborted && !nearby.is_empty() {
             fault = fault.detail(&NearbySlots { slots: nearby });

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use kit::fields::{date, timestamp};
 use kit::ids::ChargeId;
 use kit::messaging::inbox::{Handler, Incoming, Subscription};
-use kit::messaging::outbox;
+use kit::messaging::outbox::Event;
 use kit::platform::Platform;
 use prost::Name as _;
 use proto::clinic::appointments::v1::{
@@ -46,9 +46,9 @@ fn facts(row: &Reservation) -> Option<AppointmentFacts> {
 }
 
 /// A slot was taken: held, or booked at once.
-pub(crate) async fn taken(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+pub(crate) fn taken(row: &Reservation) -> Event {
     if row.state == State::Booked {
-        return booked(tx, row).await;
+        return booked(row);
     }
     let event = SlotHeld {
         appointment_id: row.id.to_string(),
@@ -56,11 +56,11 @@ pub(crate) async fn taken(tx: &mut PgConnection, row: &Reservation) -> sqlx::Res
         appointment: facts(row),
         hold_expire_time: row.hold_expires_at.map(timestamp),
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// A visit is booked.
-pub(crate) async fn booked(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+pub(crate) fn booked(row: &Reservation) -> Event {
     let event = AppointmentBooked {
         appointment_id: row.id.to_string(),
         version: row.version,
@@ -68,22 +68,18 @@ pub(crate) async fn booked(tx: &mut PgConnection, row: &Reservation) -> sqlx::Re
         charge_id: row.charge_id.map(|c| c.to_string()).unwrap_or_default(),
         waitlist_entry_id: String::new(),
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// A hold ended without a booking.
-pub(crate) async fn released(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+pub(crate) fn released(row: &Reservation) -> Event {
     let event =
         SlotReleased { appointment_id: row.id.to_string(), version: row.version, appointment: facts(row) };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// A visit was moved, or stands again where it was.
-pub(crate) async fn rescheduled(
-    tx: &mut PgConnection,
-    row: &Reservation,
-    before: &Reservation,
-) -> sqlx::Result<()> {
+pub(crate) fn rescheduled(row: &Reservation, before: &Reservation) -> Event {
     let event = AppointmentRescheduled {
         appointment_id: row.id.to_string(),
         version: row.version,
@@ -92,7 +88,7 @@ pub(crate) async fn rescheduled(
         fee_start_time: Some(timestamp(row.fee_start)),
         offer_id: String::new(),
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// Why a displaced visit no longer fits its calendar.
@@ -102,11 +98,7 @@ pub(crate) fn displacement(row: &Reservation) -> Option<Displacement> {
 }
 
 /// A visit no longer fits its calendar.
-pub(crate) async fn displaced(
-    tx: &mut PgConnection,
-    row: &Reservation,
-    alternatives: Vec<SlotOption>,
-) -> sqlx::Result<()> {
+pub(crate) fn displaced(row: &Reservation, alternatives: Vec<SlotOption>) -> Event {
     let event = AppointmentDisplaced {
         appointment_id: row.id.to_string(),
         version: row.version,
@@ -114,7 +106,7 @@ pub(crate) async fn displaced(
         displacement: displacement(row),
         alternatives,
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// How an appointment was called off; `None` when it was not.
@@ -131,22 +123,18 @@ pub(crate) fn cancellation(row: &Reservation) -> Option<Cancellation> {
 }
 
 /// A visit was called off.
-pub(crate) async fn cancelled(tx: &mut PgConnection, row: &Reservation) -> sqlx::Result<()> {
+pub(crate) fn cancelled(row: &Reservation) -> Event {
     let event = AppointmentCancelled {
         appointment_id: row.id.to_string(),
         version: row.version,
         appointment: facts(row),
         cancellation: cancellation(row),
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// The patient is here.
-pub(crate) async fn checked_in(
-    tx: &mut PgConnection,
-    row: &Reservation,
-    after_no_show: bool,
-) -> sqlx::Result<()> {
+pub(crate) fn checked_in(row: &Reservation, after_no_show: bool) -> Event {
     let event = PatientCheckedIn {
         appointment_id: row.id.to_string(),
         version: row.version,
@@ -154,15 +142,11 @@ pub(crate) async fn checked_in(
         check_in_time: row.checked_in_at.map(timestamp),
         after_no_show,
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// A visit was closed.
-pub(crate) async fn completed(
-    tx: &mut PgConnection,
-    row: &Reservation,
-    outcome: VisitOutcome,
-) -> sqlx::Result<()> {
+pub(crate) fn completed(row: &Reservation, outcome: VisitOutcome) -> Event {
     let event = VisitCompleted {
         appointment_id: row.id.to_string(),
         version: row.version,
@@ -171,7 +155,7 @@ pub(crate) async fn completed(
         close_time: row.closed_at.map(timestamp),
         fee_due: row.fee_due,
     };
-    outbox::put(tx, row.id, row.version, &event).await
+    Event::new(&event)
 }
 
 /// Applies what the other services tell.

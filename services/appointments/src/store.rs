@@ -3,15 +3,14 @@
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId};
+use kit::messaging::outbox::Event;
 use sqlx::PgConnection;
 use sqlx::error::ErrorKind;
 use sqlx::postgres::types::PgRange;
 use uuid::Uuid;
 
-use crate::domain::{Clash, Conflict, Copay, HOLD_TTL_SECS, NewReservation, Reservation, Span, State};
+use crate::domain::{Clash, Conflict, Copay, DRIVE_LEASE, NewReservation, Reservation, Span, State};
 
-/// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
-const DRIVE_LEASE_SECS: f64 = 15.0;
 /// PostgreSQL's word for two transactions that wait for each other.
 const DEADLOCK: &str = "40P01";
 
@@ -30,9 +29,39 @@ macro_rules! reservations {
                       r.charge_id as "charge_id: _", r.payment_method_id as "payment_method_id: _",
                       r.driven_until, r.attempt_id, r.cancel_received_at, r.cancelled_by_clinic, r.fee_due,
                       r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.decline_code,
-                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at
+                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at,
+                      (select clock.now()) as "read_at!"
                from appointments.reservation r "# + $tail $(+ $more)*
             $(, $bind)*
+        )
+    };
+}
+
+/// One statement for a change of a row, its history and its event: none is without the others. `$change` may use $9 and up.
+/// Answers how many rows it changed.
+macro_rules! change {
+    ($by:expr, $event:expr, $change:literal $(+ $more:literal)*, $($bind:expr),* $(,)?) => {
+        sqlx::query_scalar!(
+            "with changed as (" + $change $(+ $more)* + " returning *),
+             remembered as (
+                 insert into appointments.change (reservation_id, version, state, changed_at, actor, actor_role, visit,
+                                                  clinic_id, provider_id, room_id, override_reason, overridden)
+                 select id, version, state, updated_at, $1::text, $2::int, visit, clinic_id, provider_id, room_id, $3::text,
+                        $4::text[] from changed),
+             told as (
+                 insert into appointments.outbox
+                     (event_id, subject, aggregate_id, aggregate_version, payload, traceparent)
+                 select $5::uuid, $6::text, id, version, $7::bytea, $8::text from changed)
+             select count(*) as \"changed!\" from changed",
+            $by.actor.map(|actor| actor.subject.as_str()),
+            $by.actor.and_then(|actor| actor.roles.first()).map(|role| *role as i32),
+            $by.override_reason,
+            $by.overridden,
+            $event.id.uuid(),
+            $event.subject,
+            $event.payload,
+            $event.traceparent.as_deref(),
+            $($bind),*
         )
     };
 }
@@ -65,7 +94,7 @@ pub async fn lock_stale_in_the_way(
     occupied: Span,
 ) -> sqlx::Result<Vec<Reservation>> {
     reservations!(
-        r#"where r.state in ('held', 'offered') and r.hold_expires_at <= clock.now()
+        r#"where r.state in ('held', 'offered') and r.hold_expires_at <= (select clock.now())
              and ((r.provider_id = $1 and r.occupied && $4) or (r.room_id = any($2) and r.visit && $4)
                   or r.patient_id = $3)
            order by r.id for update of r"#,
@@ -81,7 +110,7 @@ pub async fn lock_stale_in_the_way(
 /// Holds whose time is up, locked, at most `limit`.
 pub async fn lock_stale(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Reservation>> {
     reservations!(
-        r#"where r.state in ('held', 'offered') and r.hold_expires_at <= clock.now()
+        r#"where r.state in ('held', 'offered') and r.hold_expires_at <= (select clock.now())
            order by r.hold_expires_at limit $1 for update of r skip locked"#,
         limit
     )
@@ -89,71 +118,115 @@ pub async fn lock_stale(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec
     .await
 }
 
-/// The first of `rooms` that nobody but `mover` has for `visit`.
-pub async fn first_free_room(
-    conn: &mut PgConnection,
-    rooms: &[Uuid],
-    visit: Span,
-    mover: AppointmentId,
-) -> sqlx::Result<Option<RoomId>> {
-    sqlx::query_scalar!(
-        r#"select room as "room!: RoomId" from unnest($1::uuid[]) with ordinality as wanted(room, place)
-           where not exists (
-               select from appointments.reservation r
-               where r.room_id = wanted.room and r.visit && $2 and r.id <> $3
-                 and r.state in ('held', 'offered', 'booked', 'displaced', 'checked_in'))
-           order by place limit 1"#,
-        rooms,
-        range(visit),
-        mover.uuid()
-    )
-    .fetch_optional(conn)
-    .await
+/// What is known of a slot before it is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// The newest calendar version known of the provider, kept from changing until the transaction ends.
+    pub calendar_seen: i64,
+    /// Whether the patient is known to exist.
+    pub patient_known: bool,
+    /// Whether holds whose time is up stand in the way.
+    pub stale: bool,
+    /// The first of the rooms that nobody else has for the visit.
+    pub room: Option<RoomId>,
+    /// The present instant, by the clock that all replicas share.
+    pub now: DateTime<Utc>,
 }
 
-/// Takes the time, or answers `None` when one of the database's rules says no.
-pub async fn insert(
+/// Looks at a slot for `new`, or for its row that moves there.
+pub async fn look(
     conn: &mut PgConnection,
     new: &NewReservation,
     provider: ProviderId,
-    calendar_version: i64,
-    room: RoomId,
-) -> sqlx::Result<Option<Reservation>> {
-    let inserted = sqlx::query!(
-        r#"insert into appointments.reservation
-               (id, state, patient_id, service_type_id, clinic_id, provider_id, room_id, visit, occupied, visit_date,
-                time_zone, calendar_version, hold_expires_at, intake_form_id, fee_start, copay, payment_method_id,
-                driven_until, attempt_id, overridden)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                   case when $2 = 'held'::appointments.state then clock.now() + make_interval(secs => $13) end,
-                   $14, $15, $16, $17,
-                   case when $18 then clock.now() + make_interval(secs => $19) end, case when $18 then $20::uuid end, $21)
-           on conflict do nothing"#,
-        new.id.uuid(),
-        new.state as State,
-        new.patient_id.uuid(),
-        new.service_type_id.uuid(),
-        new.clinic_id.uuid(),
+    rooms: &[Uuid],
+) -> sqlx::Result<Look> {
+    let row = sqlx::query!(
+        r#"with seen as (select version from appointments.calendar_seen where provider_id = $1 for share)
+           select (select version from seen) as calendar_seen, (select clock.now()) as "now!",
+                  exists (select from appointments.patient_seen where patient_id = $3) as "patient_known!",
+                  exists (
+                      select from appointments.reservation r
+                      where r.state in ('held', 'offered') and r.hold_expires_at <= (select clock.now())
+                        and ((r.provider_id = $1 and r.occupied && $5) or (r.room_id = any($2) and r.visit && $5)
+                             or r.patient_id = $3)) as "stale!",
+                  (select room from unnest($2::uuid[]) with ordinality as wanted(room, place)
+                   where not exists (
+                       select from appointments.reservation r
+                       where r.room_id = wanted.room and r.visit && $4 and r.id <> $6
+                         and r.state in ('held', 'offered', 'booked', 'displaced', 'checked_in'))
+                   order by place limit 1) as "room: RoomId""#,
         provider.uuid(),
-        room.uuid(),
+        rooms,
+        new.patient_id.uuid(),
         range(new.visit),
         range(new.occupied),
-        new.visit_date,
-        new.time_zone,
-        calendar_version,
-        HOLD_TTL_SECS,
-        new.intake_form_id.map(|f| f.uuid()),
-        new.visit.start,
-        new.copay as Copay,
-        new.payment_method_id.map(PaymentMethodId::uuid),
-        new.drive,
-        DRIVE_LEASE_SECS,
-        Uuid::now_v7(),
-        &new.overridden
+        new.id.uuid()
     )
-    .execute(&mut *conn)
+    .fetch_one(&mut *conn)
     .await?;
-    if inserted.rows_affected() == 0 { Ok(None) } else { get(conn, new.id).await }
+    let calendar_seen = match row.calendar_seen {
+        Some(version) => version,
+        None => calendar_seen(conn, provider).await?,
+    };
+    Ok(Look {
+        calendar_seen,
+        patient_known: row.patient_known,
+        stale: row.stale,
+        room: row.room,
+        now: row.now,
+    })
+}
+
+/// Who makes a change, and which schedule rules it overrides, and why.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct By<'a> {
+    /// `None` = the suite itself.
+    pub actor: Option<&'a Caller>,
+    /// As the desk said it.
+    pub override_reason: Option<&'a str>,
+    /// Their reasons.
+    pub overridden: &'a [String],
+}
+
+/// Takes the time and tells, or answers false when one of the database's rules says no.
+pub async fn insert(
+    conn: &mut PgConnection,
+    row: &Reservation,
+    by: By<'_>,
+    event: &Event,
+) -> sqlx::Result<bool> {
+    let inserted = change!(
+        by,
+        event,
+        "insert into appointments.reservation
+             (id, state, patient_id, service_type_id, clinic_id, provider_id, room_id, visit, occupied, visit_date, time_zone,
+              calendar_version, hold_expires_at, intake_form_id, fee_start, copay, payment_method_id, driven_until, attempt_id,
+              overridden, created_at, updated_at)
+         values ($9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $29)
+         on conflict do nothing",
+        row.id.uuid(),
+        row.state as State,
+        row.patient_id.uuid(),
+        row.service_type_id.uuid(),
+        row.clinic_id.uuid(),
+        row.provider_id.uuid(),
+        row.room_id.uuid(),
+        range(row.visit()),
+        range(row.occupied()),
+        row.visit_date,
+        row.time_zone,
+        row.calendar_version,
+        row.hold_expires_at,
+        row.intake_form_id.map(|f| f.uuid()),
+        row.fee_start,
+        row.copay as Copay,
+        row.payment_method_id.map(PaymentMethodId::uuid),
+        row.driven_until,
+        row.attempt_id,
+        &row.overridden,
+        row.created_at,
+    );
+    Ok(inserted.fetch_one(conn).await? == 1)
 }
 
 /// The second look after a refusal: every rule that says no, and an appointment it says no for; `new` itself never is one. Empty
@@ -220,37 +293,44 @@ pub async fn lock_places(conn: &mut PgConnection, places: &[Uuid]) -> sqlx::Resu
     .map(drop)
 }
 
-/// Puts a locked row somewhere else; the database refuses it with the name of a constraint.
+/// Puts a locked row somewhere else, as its next version, and tells; the database refuses it with the name of a constraint.
 pub async fn relocate(
     conn: &mut PgConnection,
-    row: &Reservation,
-    actor: &Caller,
-    override_reason: Option<&str>,
-) -> sqlx::Result<Reservation> {
-    sqlx::query!(
+    row: &mut Reservation,
+    by: By<'_>,
+    tell: impl FnOnce(&Reservation) -> Event,
+) -> sqlx::Result<()> {
+    next_version(row);
+    let event = tell(row);
+    let moved = change!(
+        by,
+        event,
         "update appointments.reservation
-         set version = version + 1, state = $2, clinic_id = $3, provider_id = $4, room_id = $5, visit = $6, occupied = $7,
-             visit_date = $8, time_zone = $9, calendar_version = $10, fee_start = $11, overridden = $12,
-             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = clock.now()
-         where id = $1",
+         set version = $10, state = $11, clinic_id = $12, provider_id = $13, room_id = $14, visit = $15, occupied = $16,
+             visit_date = $17, time_zone = $18, calendar_version = $19, fee_start = $20, overridden = $21,
+             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = $22
+         where id = $9",
         row.id.uuid(),
+        row.version,
         row.state as State,
         row.clinic_id.uuid(),
         row.provider_id.uuid(),
         row.room_id.uuid(),
         range(row.visit()),
-        range(Span { start: row.occupied_start, end: row.occupied_end }),
+        range(row.occupied()),
         row.visit_date,
         row.time_zone,
         row.calendar_version,
         row.fee_start,
         &row.overridden,
-    )
-    .execute(&mut *conn)
-    .await?;
-    let moved = get(&mut *conn, row.id).await?.ok_or(sqlx::Error::RowNotFound)?;
-    remember(conn, &moved, Some(actor), override_reason, &moved.overridden).await?;
-    Ok(moved)
+        row.updated_at,
+    );
+    moved.fetch_one(conn).await.map(drop)
+}
+
+fn next_version(row: &mut Reservation) {
+    row.version += 1;
+    row.updated_at = row.read_at;
 }
 
 /// Whether one of the exclusion constraints refused a change.
@@ -261,16 +341,6 @@ pub fn is_taken(error: &sqlx::Error) -> bool {
 /// Whether the database ended a change for the sake of another that waited for it.
 pub fn is_deadlock(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == DEADLOCK)
-}
-
-/// Whether a patient is known to exist.
-pub async fn patient_seen(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(
-        r#"select exists (select from appointments.patient_seen where patient_id = $1) as "seen!""#,
-        patient.uuid()
-    )
-    .fetch_one(conn)
-    .await
 }
 
 /// Notes that a patient exists.
@@ -284,20 +354,26 @@ pub async fn see_patient(conn: &mut PgConnection, patient: Uuid) -> sqlx::Result
     .map(drop)
 }
 
-/// Writes a locked row back after its state changed, with the next version, and its history. `actor` is `None` for the suite itself.
+/// Writes a locked row back after its state changed, as its next version, and tells.
 pub async fn save(
     conn: &mut PgConnection,
     row: &mut Reservation,
-    actor: Option<&Caller>,
-    override_reason: Option<&str>,
+    by: By<'_>,
+    tell: impl FnOnce(&Reservation) -> Event,
 ) -> sqlx::Result<()> {
-    let saved = sqlx::query!(
-        r#"update appointments.reservation
-           set version = version + 1, state = $2, hold_expires_at = $3, copay = $4, charge_id = $5, driven_until = null,
-               cancel_received_at = $6, cancelled_by_clinic = $7, fee_due = $8, checked_in_at = $9, closed_at = $10,
-               calendar_version = $11, displaced_at = $12, displaced_reasons = $13, judge_at = $14, updated_at = clock.now()
-           where id = $1 returning version, updated_at"#,
+    next_version(row);
+    row.driven_until = None;
+    let event = tell(row);
+    let saved = change!(
+        by,
+        event,
+        "update appointments.reservation
+         set version = $10, state = $11, hold_expires_at = $12, copay = $13, charge_id = $14, driven_until = null,
+             cancel_received_at = $15, cancelled_by_clinic = $16, fee_due = $17, checked_in_at = $18, closed_at = $19,
+             calendar_version = $20, displaced_at = $21, displaced_reasons = $22, judge_at = $23, updated_at = $24
+         where id = $9",
         row.id.uuid(),
+        row.version,
         row.state as State,
         row.hold_expires_at,
         row.copay as Copay,
@@ -310,48 +386,10 @@ pub async fn save(
         row.calendar_version,
         row.displaced_at,
         &row.displaced_reasons,
-        row.judge_at
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    (row.version, row.updated_at, row.driven_until) = (saved.version, saved.updated_at, None);
-    remember(conn, row, actor, override_reason, &[]).await
-}
-
-/// Adds the row's present version to its history.
-pub async fn remember(
-    conn: &mut PgConnection,
-    row: &Reservation,
-    actor: Option<&Caller>,
-    override_reason: Option<&str>,
-    overridden: &[String],
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into appointments.change (reservation_id, version, state, actor, actor_role, visit, clinic_id, provider_id,
-                                          room_id, override_reason, overridden)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        row.id.uuid(),
-        row.version,
-        row.state as State,
-        actor.map(|a| a.subject.as_str()),
-        actor.and_then(|a| a.roles.first()).map(|r| *r as i32),
-        range(row.visit()),
-        row.clinic_id.uuid(),
-        row.provider_id.uuid(),
-        row.room_id.uuid(),
-        override_reason,
-        overridden
-    )
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
-/// Whether a hold's time is up, by the clock that all replicas share.
-pub async fn is_over(conn: &mut PgConnection, hold_expires_at: Option<DateTime<Utc>>) -> sqlx::Result<bool> {
-    sqlx::query_scalar!(r#"select coalesce($1 <= clock.now(), false) as "over!""#, hold_expires_at)
-        .fetch_one(conn)
-        .await
+        row.judge_at,
+        row.updated_at,
+    );
+    saved.fetch_one(conn).await.map(drop)
 }
 
 /// Makes this caller the one who drives the booking of a locked hold, as a new attempt; false when someone already does.
@@ -368,7 +406,7 @@ pub async fn drive(
              calendar_version = greatest(calendar_version, $5)
          where id = $1 and (driven_until is null or driven_until <= clock.now() or copay = 'action_required')",
         id.uuid(),
-        DRIVE_LEASE_SECS,
+        DRIVE_LEASE.as_secs_f64(),
         Uuid::now_v7(),
         payment_method.map(PaymentMethodId::uuid),
         calendar_version
@@ -422,7 +460,7 @@ pub async fn take_over(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<
                where state = 'held' and driven_until <= clock.now() and hold_expires_at > clock.now()
                order by driven_until limit $2 for update skip locked)
            returning id as "id: AppointmentId""#,
-        DRIVE_LEASE_SECS,
+        DRIVE_LEASE.as_secs_f64(),
         limit
     )
     .fetch_all(conn)

@@ -1,10 +1,12 @@
 //! Events in and out: appointments become busy time; changes of catalog and calendars are told to others.
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
 use async_trait::async_trait;
 use kit::fields::timestamp;
-use kit::ids::{ClinicId, ProviderId};
-use kit::messaging::inbox::{Handler, Incoming};
+use kit::ids::{AppointmentId, ClinicId, ProviderId};
+use kit::messaging::inbox::{Failure, Handler, Incoming};
 use kit::messaging::outbox;
 use prost::Name;
 use proto::clinic::appointments::v1 as appointments;
@@ -59,10 +61,22 @@ pub struct BusyTime {
 #[async_trait]
 impl Handler for BusyTime {
     async fn handle(&self, tx: &mut PgConnection, event: &Incoming) -> anyhow::Result<()> {
-        if let Some(facts) = facts(event)? {
-            busy::apply(tx, &taken(event, &facts)?).await?;
+        self.handle_all(tx, &[event]).await.map_err(|failure| failure.error)
+    }
+
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Incoming]) -> Result<(), Failure> {
+        // Of an appointment that several are about, only the newest state matters.
+        let mut newest: HashMap<AppointmentId, Taken> = HashMap::new();
+        for (at, event) in events.iter().enumerate() {
+            let state = facts(event).and_then(|facts| facts.map(|facts| taken(event, &facts)).transpose());
+            let Some(state) = state.map_err(|error| Failure { at: Some(at), error })? else { continue };
+            let known = newest.entry(state.appointment_id).or_insert(state);
+            if known.version < state.version {
+                *known = state;
+            }
         }
-        Ok(())
+        let states: Vec<Taken> = newest.into_values().collect();
+        Ok(busy::apply(tx, &states).await?)
     }
 
     async fn committed(&self, _events: &[Incoming]) {

@@ -98,8 +98,33 @@ pub trait Handler: Send + Sync + 'static {
     /// Applies one event inside `tx`. No remote calls: write down what is to be done and let a worker do it.
     async fn handle(&self, tx: &mut PgConnection, event: &Incoming) -> anyhow::Result<()>;
 
+    /// Applies several, in their order: one after the other, unless a service can do it with fewer statements.
+    async fn handle_all(&self, tx: &mut PgConnection, events: &[&Incoming]) -> Result<(), Failure> {
+        for (at, event) in events.iter().enumerate() {
+            let span = crate::telemetry::span_of_event(event);
+            let handled = self.handle(tx, event).instrument(span).await;
+            handled.map_err(|error| Failure { at: Some(at), error })?;
+        }
+        Ok(())
+    }
+
     /// Called after these events' effects have been committed: wake workers, refresh what is mirrored in memory.
     async fn committed(&self, _events: &[Incoming]) {}
+}
+
+/// Why several events could not be applied together.
+#[derive(Debug)]
+pub struct Failure {
+    /// Whose fault it is, counted from 0; `None` = nobody knows.
+    pub at: Option<usize>,
+    /// What happened.
+    pub error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { at: None, error: error.into() }
+    }
 }
 
 /// Which events a service follows.
@@ -282,18 +307,20 @@ impl<H: Handler> Consumer<H> {
         &self,
         events: &[(jetstream::Message, Incoming)],
     ) -> anyhow::Result<Vec<anyhow::Result<()>>> {
-        match self.together(events).await {
-            Ok(()) => Ok(events.iter().map(|_| Ok(())).collect()),
-            // Some event's, or the database's: which, and whether the others can do without it, is found out one by one.
-            Err(error) => {
-                tracing::debug!(error = format!("{error:#}"), "a batch of events is applied one by one");
-                self.one_by_one(events).await
-            }
-        }
+        let Err(Failure { at, error }) = self.together(events).await else {
+            return Ok(events.iter().map(|_| Ok(())).collect());
+        };
+        tracing::debug!(error = format!("{error:#}"), "a batch of events is applied one by one");
+        let Some(culprit) = at else { return self.one_by_one(events.iter()).await };
+        // It has failed on this delivery; the others need not wait for it.
+        let innocent = events.iter().enumerate().filter(|(at, _)| *at != culprit).map(|(_, event)| event);
+        let mut outcome = self.one_by_one(innocent).await?;
+        outcome.insert(culprit, Err(error));
+        Ok(outcome)
     }
 
     /// All of them or none, without a savepoint for each.
-    async fn together(&self, events: &[(jetstream::Message, Incoming)]) -> anyhow::Result<()> {
+    async fn together(&self, events: &[(jetstream::Message, Incoming)]) -> Result<(), Failure> {
         let mut tx = self.db.begin().await?;
         let ids: Vec<Uuid> = events.iter().map(|(_, event)| event.id).collect();
         let new: Vec<Uuid> = sqlx::query_scalar(
@@ -304,23 +331,24 @@ impl<H: Handler> Consumer<H> {
         .fetch_all(&mut *tx)
         .await?;
         let mut new: HashSet<Uuid> = new.into_iter().collect();
-        for (_, event) in events {
-            // Of an event that is there twice, the first.
-            if new.remove(&event.id) {
-                let span = crate::telemetry::span_of_event(event);
-                self.handler.handle(&mut tx, event).instrument(span).await?;
-            }
-        }
+        // Of an event that is there twice, the first.
+        let (places, events): (Vec<usize>, Vec<&Incoming>) = events
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (_, event))| new.remove(&event.id).then_some((at, event)))
+            .unzip();
+        let applied = self.handler.handle_all(&mut tx, &events).await;
+        applied.map_err(|failure| Failure { at: failure.at.map(|at| places[at]), ..failure })?;
         Ok(tx.commit().await?)
     }
 
     /// A savepoint for each event.
     async fn one_by_one(
         &self,
-        events: &[(jetstream::Message, Incoming)],
+        events: impl Iterator<Item = &(jetstream::Message, Incoming)>,
     ) -> anyhow::Result<Vec<anyhow::Result<()>>> {
         let mut tx = self.db.begin().await?;
-        let mut outcome = Vec::with_capacity(events.len());
+        let mut outcome = vec![];
         for (_, event) in events {
             let mut savepoint = tx.begin().await?;
             let span = crate::telemetry::span_of_event(event);

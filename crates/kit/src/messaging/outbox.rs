@@ -38,6 +38,31 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Wait before asking again whether the replica that publishes has gone.
 const STANDBY: Duration = Duration::from_secs(1);
 
+/// An event about to be told: the columns of its row.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its own id.
+    pub id: EventId,
+    /// The payload's protobuf full name.
+    pub subject: String,
+    /// The message.
+    pub payload: Vec<u8>,
+    /// W3C trace context of the request that causes it.
+    pub traceparent: Option<String>,
+}
+
+impl Event {
+    /// `message`, told in the course of what runs now.
+    pub fn new<E: Message + Name>(message: &E) -> Self {
+        Self {
+            id: EventId::new(),
+            subject: E::full_name(),
+            payload: message.encode_to_vec(),
+            traceparent: crate::telemetry::current_traceparent(),
+        }
+    }
+}
+
 /// Writes an event in the transaction that makes it true. `version` is the aggregate's after the change.
 pub async fn put<E: Message + Name>(
     tx: &mut PgConnection,
@@ -45,16 +70,17 @@ pub async fn put<E: Message + Name>(
     version: i64,
     event: &E,
 ) -> sqlx::Result<()> {
+    let event = Event::new(event);
     sqlx::query(
         "insert into outbox (event_id, subject, aggregate_id, aggregate_version, payload, traceparent)
          values ($1, $2, $3, $4, $5, $6)",
     )
-    .bind(EventId::new())
-    .bind(E::full_name())
+    .bind(event.id)
+    .bind(event.subject)
     .bind(aggregate.into())
     .bind(version)
-    .bind(event.encode_to_vec())
-    .bind(crate::telemetry::current_traceparent())
+    .bind(event.payload)
+    .bind(event.traceparent)
     .execute(tx)
     .await
     .map(drop)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::fields::{Fields, timestamp};
-use kit::idempotency::{self, Attempt, Key};
+use kit::idempotency::{self, Attempt, Fresh, Key};
 use kit::ids::{AppointmentId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId};
 use kit::status::Error as KitError;
 use prost::Message;
@@ -14,10 +14,11 @@ use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, expire, open, patient_of, staff_only};
+use super::{App, finish, look, open, patient_of, staff_only};
 use crate::domain::{Clash, Conflict, Copay, NewReservation, Reservation, Span, State};
 use crate::error::{Error, Refusal, reason_of};
-use crate::{events, store, wire};
+use crate::store::By;
+use crate::{events, store};
 
 /// How often a slot is judged again because the calendar moved on while it was being taken.
 pub(super) const JUDGEMENTS: usize = 3;
@@ -117,15 +118,15 @@ pub(super) struct Judged {
 enum Take<R> {
     /// The same call was answered before, with this.
     Replayed(R),
-    /// The slot is the caller's.
-    Took(Box<Reservation>),
+    /// The slot is the caller's once this is committed.
+    Took(Fresh, Box<Reservation>),
 }
 
 /// What a booking call leaves beside its request id: whom to ask how it went.
 type Receipt = pb::GetAppointmentRequest;
 
-fn receipt(row: &Reservation) -> Receipt {
-    Receipt { appointment_id: row.id.to_string(), ..Default::default() }
+fn receipt(id: AppointmentId) -> Receipt {
+    Receipt { appointment_id: id.to_string(), ..Default::default() }
 }
 
 fn id_of(receipt: &Receipt) -> Result<AppointmentId, Error> {
@@ -141,10 +142,10 @@ impl App {
         key: Option<Key>,
     ) -> Result<pb::Appointment, Error> {
         let plan = |_| Plan { state: State::Held, drive: false };
-        Ok(match self.take(caller, slot, key, None, plan, wire::appointment).await? {
-            Take::Replayed(answer) => answer,
-            Take::Took(row) => wire::appointment(&row),
-        })
+        match self.take(caller, slot, key, None, plan, |_| None).await? {
+            Take::Replayed(answer) => Ok(answer),
+            Take::Took(fresh, row) => finish(fresh, &row).await,
+        }
     }
 
     /// Books a slot, held before or not. With a co-pay the answer may still be HELD; see the contract.
@@ -155,7 +156,7 @@ impl App {
                     .start_from_hold(caller, hold, &expected, booking.payment_method, booking.key)
                     .await?
                 {
-                    Start::Mine => self.drive_to_end(hold, false).await,
+                    Start::Mine => self.drive_to_end(self.load(hold).await?, false).await,
                     Start::Settles(id) => self.settled(id).await,
                 }
             }
@@ -165,10 +166,16 @@ impl App {
                     state: if copay_due { State::Held } else { State::Booked },
                     drive: copay_due,
                 };
-                match self.take(caller, &slot, booking.key, booking.payment_method, plan, receipt).await? {
+                let answer = |id| Some(receipt(id));
+                match self.take(caller, &slot, booking.key, booking.payment_method, plan, answer).await? {
                     Take::Replayed(receipt) => self.settled(id_of(&receipt)?).await,
-                    Take::Took(row) if row.state == State::Booked => Ok((*row).into()),
-                    Take::Took(row) => self.drive_to_end(row.id, true).await,
+                    Take::Took(fresh, row) => {
+                        fresh.commit().await?;
+                        if row.state == State::Booked {
+                            return Ok((*row).into());
+                        }
+                        self.drive_to_end(*row, true).await
+                    }
                 }
             }
         }
@@ -194,7 +201,8 @@ impl App {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
             let (provider, version) = self.fresh_calendar_version(caller, hold).await?;
-            let mut fresh = match idempotency::begin_keyed::<Receipt>(&self.db, key.clone()).await? {
+            let answer = receipt(hold);
+            let mut fresh = match idempotency::begin_keyed(&self.db, key.clone(), Some(&answer)).await? {
                 Attempt::Replayed(receipt) => return Ok(Start::Settles(id_of(&receipt)?)),
                 Attempt::Fresh(fresh) => fresh,
             };
@@ -203,9 +211,7 @@ impl App {
             let row = open(&mut fresh.tx, caller, hold, "").await?;
             expected.check(&row)?;
             match row.state {
-                State::Held if store::is_over(&mut fresh.tx, row.hold_expires_at).await? => {
-                    return Err(Error::HoldExpired);
-                }
+                State::Held if row.is_over() => return Err(Error::HoldExpired),
                 State::Held => {}
                 State::Expired | State::Declined => return Err(Error::HoldExpired),
                 State::Released if row.is_overtaken() => return Err(Error::overtaken(&row)),
@@ -215,7 +221,7 @@ impl App {
                 continue;
             }
             let mine = store::drive(&mut fresh.tx, hold, payment_method, version).await?;
-            fresh.finish(&receipt(&row)).await?;
+            fresh.commit().await?;
             return Ok(if mine { Start::Mine } else { Start::Settles(hold) });
         }
         Err(Error::CalendarMoving)
@@ -254,8 +260,8 @@ impl App {
         Ok((row.provider_id, version))
     }
 
-    /// Judges the slot, then takes it for the first provider and room that nobody has. `plan` says, from whether a co-pay is
-    /// due, what to insert; `answer`, what to keep beside the request id.
+    /// Takes a slot, or answers again what the same call was answered before, whatever has changed since. `plan` says, from
+    /// whether a co-pay is due, what to insert; `answer`, what is kept beside the request id where the appointment's id says it.
     async fn take<R: Message + Default>(
         &self,
         caller: &Caller,
@@ -263,23 +269,30 @@ impl App {
         key: Option<Key>,
         payment_method: Option<PaymentMethodId>,
         plan: impl Fn(bool) -> Plan,
-        answer: impl Fn(&Reservation) -> R,
+        answer: impl Fn(AppointmentId) -> Option<R>,
+    ) -> Result<Take<R>, Error> {
+        let taken = self.take_anew(caller, slot, &key, payment_method, plan, answer).await;
+        let (Err(_), Some(key)) = (&taken, &key) else { return taken };
+        let mut conn = self.db.pool().acquire().await?;
+        match idempotency::find(&mut conn, key).await? {
+            Some(answer) => Ok(Take::Replayed(answer)),
+            None => taken,
+        }
+    }
+
+    /// Judges the slot, then takes it for the first provider and room that nobody has.
+    async fn take_anew<R: Message + Default>(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        key: &Option<Key>,
+        payment_method: Option<PaymentMethodId>,
+        plan: impl Fn(bool) -> Plan,
+        answer: impl Fn(AppointmentId) -> Option<R>,
     ) -> Result<Take<R>, Error> {
         let patient = patient_of(caller, slot.patient)?;
         if slot.room.is_some() || !slot.override_reason.is_empty() {
             staff_only(caller)?;
-        }
-        let mut conn = self.db.pool().acquire().await?;
-        if let Some(key) = &key {
-            // Before anyone is asked: what was answered once is answered again, whatever has changed since.
-            if let Some(answer) = idempotency::find(&mut conn, key).await? {
-                return Ok(Take::Replayed(answer));
-            }
-        }
-        let known = store::patient_seen(&mut conn, patient).await?;
-        drop(conn);
-        if !known {
-            self.must_exist(patient).await?;
         }
         for judgement in 0..JUDGEMENTS {
             if judgement > 0 {
@@ -289,16 +302,22 @@ impl App {
                 self.judge(caller, slot, patient, AppointmentId::new(), |due| plan(due).state).await?;
             judged.new.drive = plan(judged.new.copay != Copay::NotRequired).drive;
             judged.new.payment_method_id = payment_method;
+            let answer = answer(judged.new.id);
             let (mut stale, mut broken) = (false, vec![]);
-            for &candidate in &judged.providers {
-                let mut fresh = match idempotency::begin_keyed(&self.db, key.clone()).await? {
+            let mut candidates = judged.providers.iter();
+            let mut next = candidates.next();
+            while let Some(&candidate) = next {
+                let mut fresh = match idempotency::begin_keyed(&self.db, key.clone(), answer.as_ref()).await?
+                {
                     Attempt::Replayed(answer) => return Ok(Take::Replayed(answer)),
                     Attempt::Fresh(fresh) => fresh,
                 };
                 match try_take(&mut fresh.tx, caller, slot, &judged, candidate).await? {
-                    Taken::Yes(row) => {
-                        fresh.finish(&answer(&row)).await?;
-                        return Ok(Take::Took(row));
+                    Taken::Yes(row) => return Ok(Take::Took(fresh, row)),
+                    Taken::Stranger => {
+                        drop(fresh);
+                        self.must_exist(patient).await?;
+                        continue;
                     }
                     Taken::Stale => stale = true,
                     Taken::No(clashes) => {
@@ -313,6 +332,7 @@ impl App {
                         }
                     }
                 }
+                next = candidates.next();
             }
             if !stale {
                 return Err(self.refusal(caller, slot, &judged.new, broken).await);
@@ -403,6 +423,8 @@ pub(super) enum Taken {
     Yes(Box<Reservation>),
     No(Vec<Clash>),
     Stale,
+    /// The patient is not known to exist.
+    Stranger,
 }
 
 /// Whose appointments are in the way is for staff to know.
@@ -422,30 +444,31 @@ async fn try_take(
     (provider, calendar_version): (ProviderId, i64),
 ) -> Result<Taken, Error> {
     let Judged { rooms, new, .. } = judged;
-    if store::calendar_seen(tx, provider).await? > calendar_version {
-        return Ok(Taken::Stale);
+    let override_reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
+    let by = By { actor: Some(caller), override_reason, overridden: &new.overridden };
+    let mut look = look(tx, new, provider, rooms).await?;
+    if !look.patient_known {
+        return Ok(Taken::Stranger);
     }
-    for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
-        expire(tx, &mut stale).await?;
+    if look.calendar_seen > calendar_version {
+        return Ok(Taken::Stale);
     }
     // Each lost race for a room leaves one candidate less.
     for _ in 0..=rooms.len() {
-        let Some(room) = store::first_free_room(tx, rooms, new.visit, new.id).await? else { break };
-        let taken = match store::insert(tx, new, provider, calendar_version, room).await {
+        let Some(room) = look.room else { break };
+        let row = new.clone().placed((provider, calendar_version), room, look.now);
+        match store::insert(tx, &row, by, &events::taken(&row)).await {
+            Ok(true) => return Ok(Taken::Yes(Box::new(row))),
+            Ok(false) => {}
             // A visit was moving there, or a no-show came back.
             Err(error) if store::is_deadlock(&error) => return Ok(Taken::Stale),
-            taken => taken?,
-        };
-        if let Some(row) = taken {
-            let reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
-            store::remember(tx, &row, Some(caller), reason, &new.overridden).await?;
-            events::taken(tx, &row).await?;
-            return Ok(Taken::Yes(Box::new(row)));
+            Err(error) => return Err(error.into()),
         }
         let clashes = store::conflicts(tx, new, provider, rooms).await?;
         if !clashes.is_empty() {
             return Ok(Taken::No(clashes));
         }
+        look = store::look(tx, new, provider, rooms).await?;
     }
     no_room(tx, judged, provider).await
 }

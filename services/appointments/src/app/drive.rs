@@ -17,7 +17,7 @@ use super::{App, Booked, expire, step};
 use crate::domain::{Copay, Reservation, State};
 use crate::error::Error;
 use crate::ports::Authorization;
-use crate::store::Standing;
+use crate::store::{By, Standing};
 use crate::{events, store};
 
 /// Pause before an authorization whose outcome is unknown is asked about again.
@@ -36,15 +36,15 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 impl App {
     /// Drives a booking in a task of its own, so that it goes on when the caller leaves.
     /// `created` = the hold was made by the same call, and goes with it when nothing could be tried.
-    pub(super) async fn drive_to_end(&self, id: AppointmentId, created: bool) -> Result<Booked, Error> {
+    pub(super) async fn drive_to_end(&self, row: Reservation, created: bool) -> Result<Booked, Error> {
         let app = self.clone();
-        let task = tokio::spawn(async move { app.drive(id, created).await }.in_current_span());
+        let task = tokio::spawn(async move { app.drive(row, created).await }.in_current_span());
         task.await.map_err(|e| Error::Kit(KitError::internal(e)))?
     }
 
     /// One pass over an open booking: ask billing where a co-pay is due, then confirm, or note why not.
-    async fn drive(&self, id: AppointmentId, created: bool) -> Result<Booked, Error> {
-        let row = self.load(id).await?;
+    async fn drive(&self, row: Reservation, created: bool) -> Result<Booked, Error> {
+        let id = row.id;
         let (State::Held, Some(attempt)) = (row.state, row.attempt_id) else { return Ok(row.into()) };
         if row.copay == Copay::NotRequired {
             return Ok(self.confirm(id, Copay::NotRequired, None).await?.into());
@@ -140,8 +140,7 @@ impl App {
         step(&mut row, State::Booked)?;
         row.copay = copay;
         row.charge_id = charge.or(row.charge_id);
-        store::save(tx, &mut row, None, None).await?;
-        events::booked(tx, &row).await?;
+        store::save(tx, &mut row, By::default(), events::booked).await?;
         Ok(row)
     }
 
@@ -152,7 +151,7 @@ impl App {
         id: AppointmentId,
     ) -> Result<Option<Reservation>, Error> {
         let mut row = store::lock(tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
-        if row.state == State::Held && store::is_over(tx, row.hold_expires_at).await? {
+        if row.state == State::Held && row.is_over() {
             expire(tx, &mut row).await?;
             return Ok(None);
         }
@@ -173,8 +172,7 @@ impl App {
         let mut tx = self.db.begin().await?;
         if let Some(mut row) = store::lock(&mut tx, id).await?.filter(|row| row.state == State::Held) {
             step(&mut row, State::Released)?;
-            store::save(&mut tx, &mut row, None, None).await?;
-            events::released(&mut tx, &row).await?;
+            store::save(&mut tx, &mut row, By::default(), events::released).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -208,7 +206,7 @@ impl App {
         };
         match (row.state, row.copay) {
             // Asked under the same attempt, billing says how it stands, with the secret that a lost answer took along.
-            (State::Held, Copay::ActionRequired) => self.drive_to_end(id, false).await,
+            (State::Held, Copay::ActionRequired) => self.drive_to_end(row, false).await,
             (State::Held, Copay::Declined) => {
                 Err(Error::PaymentDeclined { hold: id, decline_code: row.decline_code })
             }
@@ -275,7 +273,8 @@ impl App {
             tracing::info!(%id, "finishing a booking that was left open");
             let app = self.clone();
             tokio::spawn(async move {
-                if let Err(error) = app.drive(id, false).await {
+                let driven = async { app.drive(app.load(id).await?, false).await };
+                if let Err(error) = driven.await {
                     let cause = format!("{:#}", anyhow::Error::from(error));
                     tracing::warn!(%id, cause, "a booking that was left open came to nothing this time");
                 }

@@ -16,6 +16,7 @@ use super::{App, step};
 use crate::app::book::Slot;
 use crate::domain::{NewReservation, Reservation, State};
 use crate::error::{Error, reason_of};
+use crate::store::By;
 use crate::{events, store};
 
 /// Rows that one look takes.
@@ -89,20 +90,19 @@ impl App {
                 let before = row.clone();
                 step(&mut row, State::Booked)?;
                 (row.displaced_at, row.displaced_reasons) = (None, vec![]);
-                store::save(&mut tx, &mut row, None, None).await?;
-                events::rescheduled(&mut tx, &row, &before).await?;
+                store::save(&mut tx, &mut row, By::default(), |row| events::rescheduled(row, &before))
+                    .await?;
             }
             (State::Held, false) => {
                 row.displaced_reasons = reasons;
                 step(&mut row, State::Released)?;
-                store::save(&mut tx, &mut row, None, None).await?;
-                events::released(&mut tx, &row).await?;
+                store::save(&mut tx, &mut row, By::default(), events::released).await?;
             }
             (State::Booked, false) => {
                 (row.displaced_at, row.displaced_reasons) = (Some(self.now()), reasons);
                 step(&mut row, State::Displaced)?;
-                store::save(&mut tx, &mut row, None, None).await?;
-                events::displaced(&mut tx, &row, alternatives).await?;
+                let tell = |row: &Reservation| events::displaced(row, alternatives);
+                store::save(&mut tx, &mut row, By::default(), tell).await?;
             }
             (State::Displaced, false) => {
                 row.displaced_reasons = reasons;

@@ -15,17 +15,19 @@ use kit::auth::Caller;
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::idempotency::{self, Attempt, Fresh, Key};
-use kit::ids::{AppointmentId, PatientId};
+use kit::ids::{AppointmentId, PatientId, ProviderId};
 use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::auth::v1::Role;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::domain::{Reservation, State};
+use crate::domain::{NewReservation, Reservation, State};
 use crate::error::Error;
 use crate::ports::{Billing, Patients, Scheduling};
+use crate::store::{By, Look};
 use crate::{events, store, wire};
 
 pub use board::Day;
@@ -82,7 +84,7 @@ impl App {
 
     /// Opens a transaction for a call, or finds what it was answered before.
     async fn begin(&self, key: Option<Key>) -> Result<Attempt<pb::Appointment>, Error> {
-        Ok(idempotency::begin_keyed(&self.db, key).await?)
+        Ok(idempotency::begin_keyed(&self.db, key, None).await?)
     }
 }
 
@@ -124,9 +126,24 @@ fn step(row: &mut Reservation, next: State) -> Result<(), Error> {
 async fn expire(tx: &mut PgConnection, row: &mut Reservation) -> Result<(), Error> {
     let declined = row.state == State::Held && row.copay == crate::domain::Copay::Declined;
     step(row, if declined { State::Declined } else { State::Expired })?;
-    store::save(tx, row, None, None).await?;
-    events::released(tx, row).await?;
-    Ok(())
+    Ok(store::save(tx, row, By::default(), events::released).await?)
+}
+
+/// Looks at a slot, after ending the holds in its way whose time is up.
+async fn look(
+    tx: &mut PgConnection,
+    new: &NewReservation,
+    provider: ProviderId,
+    rooms: &[Uuid],
+) -> Result<Look, Error> {
+    let look = store::look(tx, new, provider, rooms).await?;
+    if !look.stale {
+        return Ok(look);
+    }
+    for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
+        expire(tx, &mut stale).await?;
+    }
+    Ok(store::look(tx, new, provider, rooms).await?)
 }
 
 /// For whom a patient-facing call acts: the calling patient, or the one that staff names.

@@ -10,9 +10,10 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot, Taken, no_room};
-use super::{App, Change, expire, finish, open, staff_only};
+use super::{App, Change, finish, look, open, staff_only};
 use crate::domain::{Reservation, State};
 use crate::error::Error;
+use crate::store::By;
 use crate::{events, store};
 
 /// Where a booking shall go; what is left out stays as it is.
@@ -60,13 +61,13 @@ impl App {
             let mut judged = self.judge(caller, &slot, row.patient_id, row.id, |_| State::Booked).await?;
             // It stays in its room where it can.
             judged.rooms.sort_by_key(|room| *room != row.room_id.uuid());
-            let mut fresh = match idempotency::begin_keyed(&self.db, to.change.key.clone()).await? {
+            let mut fresh = match idempotency::begin_keyed(&self.db, to.change.key.clone(), None).await? {
                 Attempt::Replayed(answer) => return Ok(answer),
                 Attempt::Fresh(fresh) => fresh,
             };
             match try_move(&mut fresh.tx, caller, to, &judged, received).await? {
                 Taken::Yes(row) => return finish(fresh, &row).await,
-                Taken::Stale => {}
+                Taken::Stranger | Taken::Stale => {}
                 Taken::No(clashes) => {
                     drop(fresh);
                     return Err(self.refusal(caller, &slot, &judged.new, clashes).await);
@@ -101,20 +102,17 @@ async fn try_move(
     let places: Vec<Uuid> = own.into_iter().chain(rooms.iter().copied()).collect();
     store::lock_places(tx, &places).await?;
     // Before the row: a calendar's event takes the two in this order.
-    let seen = store::calendar_seen(tx, provider).await?;
+    let mut look = look(tx, new, provider, rooms).await?;
     let before = open(tx, caller, to.change.id, &to.change.etag).await?;
     movable(&before)?;
     if !places.contains(&before.provider_id.uuid()) || !places.contains(&before.room_id.uuid()) {
         // Someone moved it while we waited.
         return Ok(Taken::Stale);
     }
-    if seen > calendar_version {
+    if look.calendar_seen > calendar_version {
         return Ok(Taken::Stale);
     }
-    for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
-        expire(tx, &mut stale).await?;
-    }
-    let mut after = Reservation {
+    let after = Reservation {
         state: State::Booked,
         clinic_id: new.clinic_id,
         provider_id: provider,
@@ -127,19 +125,23 @@ async fn try_move(
         calendar_version,
         fee_start: before.fee_start_moved(new.visit.start, received),
         overridden: new.overridden.clone(),
+        displaced_at: None,
+        displaced_reasons: vec![],
+        judge_at: None,
         ..before.clone()
     };
-    let reason = (!to.override_reason.is_empty()).then_some(to.override_reason.as_str());
+    let override_reason = (!to.override_reason.is_empty()).then_some(to.override_reason.as_str());
+    let by = By { actor: Some(caller), override_reason, overridden: &new.overridden };
     for _ in 0..=rooms.len() {
-        let Some(room) = store::first_free_room(tx, rooms, new.visit, new.id).await? else { break };
-        after.room_id = room;
+        let Some(room) = look.room else { break };
+        let mut after = Reservation { room_id: room, ..after.clone() };
         // The database may refuse it for a rival that has not been seen; the transaction goes on regardless.
         let mut attempt = tx.begin().await?;
-        match store::relocate(&mut attempt, &after, caller, reason).await {
-            Ok(moved) => {
+        let tell = |row: &Reservation| events::rescheduled(row, &before);
+        match store::relocate(&mut attempt, &mut after, by, tell).await {
+            Ok(()) => {
                 attempt.commit().await?;
-                events::rescheduled(tx, &moved, &before).await?;
-                return Ok(Taken::Yes(Box::new(moved)));
+                return Ok(Taken::Yes(Box::new(after)));
             }
             Err(error) => {
                 attempt.rollback().await?;
@@ -155,6 +157,7 @@ async fn try_move(
         if !clashes.is_empty() {
             return Ok(Taken::No(clashes));
         }
+        look = store::look(tx, new, provider, rooms).await?;
     }
     no_room(tx, judged, provider).await
 }

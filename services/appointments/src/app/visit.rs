@@ -11,6 +11,7 @@ use super::book::as_seen_by;
 use super::{App, expire, finish, open, staff_only, step};
 use crate::domain::{Reservation, State};
 use crate::error::Error;
+use crate::store::By;
 use crate::{events, store};
 
 /// The fields that every change of an appointment has.
@@ -46,8 +47,7 @@ impl App {
         row.cancel_received_at = Some(received);
         row.cancelled_by_clinic = Some(by_clinic);
         row.fee_due = !by_clinic && !displaced && !row.timely(received);
-        store::save(&mut fresh.tx, &mut row, Some(caller), None).await?;
-        events::cancelled(&mut fresh.tx, &row).await?;
+        store::save(&mut fresh.tx, &mut row, by(caller), events::cancelled).await?;
         finish(fresh, &row).await
     }
 
@@ -80,7 +80,9 @@ impl App {
         row.checked_in_at = Some(now);
         let reason = (!override_reason.is_empty()).then_some(override_reason);
         // A no-show's time was free for others; the database says whether someone has it.
-        let saved = store::save(&mut fresh.tx, &mut row, Some(caller), reason).await;
+        let by = By { override_reason: reason, ..by(caller) };
+        let tell = |row: &Reservation| events::checked_in(row, after_no_show);
+        let saved = store::save(&mut fresh.tx, &mut row, by, tell).await;
         if let Err(error) = saved {
             drop(fresh);
             return Err(if store::is_taken(&error) {
@@ -89,7 +91,6 @@ impl App {
                 error.into()
             });
         }
-        events::checked_in(&mut fresh.tx, &row, after_no_show).await?;
         finish(fresh, &row).await
     }
 
@@ -122,8 +123,8 @@ impl App {
         }
         row.closed_at = Some(now);
         row.fee_due = next == State::NoShow && !displaced;
-        store::save(&mut fresh.tx, &mut row, Some(caller), None).await?;
-        events::completed(&mut fresh.tx, &row, outcome).await?;
+        let tell = |row: &Reservation| events::completed(row, outcome);
+        store::save(&mut fresh.tx, &mut row, by(caller), tell).await?;
         finish(fresh, &row).await
     }
 
@@ -138,18 +139,22 @@ impl App {
             return Err(Error::WrongState { id: row.id, state: row.state });
         }
         step(&mut row, State::Released)?;
-        store::save(&mut fresh.tx, &mut row, Some(caller), None).await?;
-        events::released(&mut fresh.tx, &row).await?;
+        store::save(&mut fresh.tx, &mut row, by(caller), events::released).await?;
         finish(fresh, &row).await
     }
+}
+
+fn by(caller: &Caller) -> By<'_> {
+    By { actor: Some(caller), ..By::default() }
 }
 
 /// Before a no-show's time is taken again: nobody else moves there, and holds whose time is up end.
 async fn clear_the_way(tx: &mut PgConnection, row: &Reservation) -> Result<(), Error> {
     let (provider, room) = (row.provider_id, row.room_id.uuid());
     store::lock_places(tx, &[provider.uuid(), room]).await?;
-    let occupied = row.again().occupied;
-    for mut stale in store::lock_stale_in_the_way(tx, provider, &[room], row.patient_id, occupied).await? {
+    for mut stale in
+        store::lock_stale_in_the_way(tx, provider, &[room], row.patient_id, row.occupied()).await?
+    {
         expire(tx, &mut stale).await?;
     }
     Ok(())

@@ -6,8 +6,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::types::PgRange;
 use uuid::Uuid;
 
-use super::DRIVE_LEASE_SECS;
-use crate::domain::{Copay, Reservation, State};
+use crate::domain::{Copay, DRIVE_LEASE, Reservation, State};
 
 /// Pause before a replica of scheduling that has not followed a calendar's change is asked again.
 const JUDGE_AGAIN_SECS: f64 = 0.5;
@@ -42,7 +41,7 @@ pub async fn claim_to_judge(conn: &mut PgConnection, limit: i64) -> sqlx::Result
              where judge_at is not null and (judging_until is null or judging_until <= clock.now())
              order by judging_until nulls first limit $2 for update skip locked)
          returning id",
-        DRIVE_LEASE_SECS,
+        DRIVE_LEASE.as_secs_f64(),
         limit
     )
     .fetch_all(&mut *conn)

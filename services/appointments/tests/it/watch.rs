@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use appointments::store::By;
 use chrono::{DateTime, TimeDelta, Utc};
 use kit::auth::Caller;
 use kit::fields::date;
 use kit::ids::{PatientId, ProviderId};
+use kit::messaging::outbox::Event;
 use kit::status::reason;
 use proto::clinic::appointments::v1::booking_service_client::BookingServiceClient;
-use proto::clinic::appointments::v1::{WatchAppointmentsRequest, WatchAppointmentsResponse};
+use proto::clinic::appointments::v1::{
+    PatientCheckedIn, WatchAppointmentsRequest, WatchAppointmentsResponse,
+};
 use testkit::until;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status, Streaming};
@@ -132,7 +136,8 @@ async fn a_change_that_began_before_the_watch_and_is_committed_after_it_is_told(
     let mut early = world.db.begin().await.unwrap();
     let mut row = appointments::store::lock(&mut early, visit.id).await.unwrap().unwrap();
     row.state = appointments::domain::State::CheckedIn;
-    appointments::store::save(&mut early, &mut row, None, None).await.unwrap();
+    let tell = |_: &_| Event::new(&PatientCheckedIn::default());
+    appointments::store::save(&mut early, &mut row, By::default(), tell).await.unwrap();
     let mut board = watch(&world, &url, &desk(), request(&world, start, None)).await.unwrap();
     board.opened().await;
     // Younger transactions are seen first.

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgExecutor};
 
 use super::span;
 use crate::domain::network::Busy;
-use crate::domain::span::{Span, instant};
+use crate::domain::span::{Minute, Span, instant};
 
 /// One state of an appointment, as far as time is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,34 +28,46 @@ pub struct Taken {
 /// numbers, and a replica that has seen number n has seen all before it.
 const WRITER: i64 = 0x6275_7379;
 
-/// Takes over a state unless a later one is known.
-pub async fn apply(db: &mut PgConnection, state: &Taken) -> sqlx::Result<()> {
+/// Takes over states of different appointments, each unless a later one is known.
+pub async fn apply(db: &mut PgConnection, states: &[Taken]) -> sqlx::Result<()> {
+    fn column<T>(states: &[Taken], value: impl Fn(&Taken) -> T) -> Vec<T> {
+        states.iter().map(value).collect()
+    }
     sqlx::query!("select pg_advisory_xact_lock($1)", WRITER).execute(&mut *db).await?;
-    let (occupied, visit) = state.times.unzip();
+    let at = |pick: fn(&(Span, Span)) -> Minute| {
+        column(states, |state| state.times.as_ref().map(|times| instant(pick(times))))
+    };
     sqlx::query!(
-        "with known as (
-             select coalesce(max(version), 0) as version from scheduling.busy where appointment_id = $1
+        "with told as (
+             select * from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::timestamptz[],
+                                  $7::timestamptz[], $8::timestamptz[])
+                 as told (appointment_id, version, provider_id, room_id, occupied_start, occupied_end, visit_start, visit_end)
+             where not exists (
+                 select from scheduling.busy known
+                 where known.appointment_id = told.appointment_id and known.version >= told.version)
          ), left_behind as (
              update scheduling.busy
              set occupied_start = null, occupied_end = null, visit_start = null, visit_end = null,
                  changed = nextval('scheduling.busy_change')
-             from known
-             where appointment_id = $1 and provider_id <> $3 and occupied_end is not null and known.version < $2
+             from told
+             where busy.appointment_id = told.appointment_id and busy.provider_id <> told.provider_id
+               and busy.occupied_end is not null
          )
          insert into scheduling.busy
              (appointment_id, version, provider_id, room_id, occupied_start, occupied_end, visit_start, visit_end, changed)
-         select $1, $2, $3, $4, $5, $6, $7, $8, nextval('scheduling.busy_change') from known where known.version < $2
+         select told.*, nextval('scheduling.busy_change') from told
          on conflict (appointment_id, provider_id) do update
-         set version = $2, room_id = $4, occupied_start = $5, occupied_end = $6, visit_start = $7, visit_end = $8,
+         set version = excluded.version, room_id = excluded.room_id, occupied_start = excluded.occupied_start,
+             occupied_end = excluded.occupied_end, visit_start = excluded.visit_start, visit_end = excluded.visit_end,
              changed = excluded.changed",
-        state.appointment_id as AppointmentId,
-        state.version,
-        state.provider_id as ProviderId,
-        state.room_id as RoomId,
-        occupied.map(|s| instant(s.start)),
-        occupied.map(|s| instant(s.end)),
-        visit.map(|s| instant(s.start)),
-        visit.map(|s| instant(s.end)),
+        &column(states, |state| state.appointment_id.uuid()),
+        &column(states, |state| state.version),
+        &column(states, |state| state.provider_id.uuid()),
+        &column(states, |state| state.room_id.uuid()),
+        &at(|(occupied, _)| occupied.start) as &[Option<DateTime<Utc>>],
+        &at(|(occupied, _)| occupied.end) as &[Option<DateTime<Utc>>],
+        &at(|(_, visit)| visit.start) as &[Option<DateTime<Utc>>],
+        &at(|(_, visit)| visit.end) as &[Option<DateTime<Utc>>],
     )
     .execute(db)
     .await
