@@ -137,7 +137,7 @@ impl PaymentGateway for Stripe {
             ("customer", &order.customer),
             ("payment_method", &order.card),
             ("payment_method_types[]", "card"),
-            ("capture_method", "manual"),
+            ("capture_method", if order.at_once { "automatic" } else { "manual" }),
             ("confirm", "true"),
             ("metadata[charge_id]", &charge),
             ("metadata[appointment_id]", &appointment),

@@ -1,9 +1,9 @@
-//! Charges and the attempts to authorize them.
+//! Charges.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, RequestId};
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -38,6 +38,7 @@ struct Row {
     tries: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    authorized_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Charge {
@@ -60,6 +61,7 @@ impl TryFrom<Row> for Charge {
             payment_method: row.payment_method_id.map(PaymentMethodId::from),
             provider_reference: row.provider_reference,
             capture_before: row.capture_before,
+            authorized_at: row.authorized_at,
             decline_code: row.decline_code,
             client_secret: row.client_secret,
             void_cause: row.void_cause.map(|word| super::word(VoidCause::of_word, &word)).transpose()?,
@@ -89,15 +91,6 @@ pub async fn lock(
     .await?
     .map(Charge::try_from)
     .transpose()
-}
-
-/// A charge as it stands.
-pub async fn get(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<Charge>> {
-    sqlx::query_as!(Row, "select * from billing.charge where id = $1", id.uuid())
-        .fetch_optional(conn)
-        .await?
-        .map(Charge::try_from)
-        .transpose()
 }
 
 /// Adds a charge that was just made; a worker looks at it after `due`, `None` = never.
@@ -142,7 +135,7 @@ pub async fn save(
              drawn_from_copay_amount = $5, refunded_amount = $6, owed_amount = $7, draw_amount = $8,
              payment_method_id = $9, provider_reference = $10, capture_before = $11, decline_code = $12,
              client_secret = $13, void_cause = $14, attempt = $15, version = $16, revision = $17, tries = 0,
-             due_at = clock.now() + make_interval(secs => $18), updated_at = $19
+             due_at = clock.now() + make_interval(secs => $18), updated_at = $19, authorized_at = $20
          where id = $1",
         charge.id.uuid(),
         charge.state.word(),
@@ -163,6 +156,7 @@ pub async fn save(
         charge.revision,
         due.map(|due| due.as_secs_f64()),
         now,
+        charge.authorized_at,
     )
     .execute(tx)
     .await
@@ -187,12 +181,12 @@ pub async fn postpone(
     .map(drop)
 }
 
-/// Has a worker look at once at the co-pay whose newest payment is `payment`, unless it is in `known`, the state in which
+/// Has a worker look at once at the charge whose newest payment is `payment`, unless it is in `known`, the state in which
 /// the news is none.
 pub async fn look_at(tx: &mut PgConnection, payment: &str, known: State) -> sqlx::Result<()> {
     sqlx::query!(
         "update billing.charge set due_at = clock.now(), tries = 0
-         where provider_reference = $1 and kind = 'COPAY' and state <> $2",
+         where provider_reference = $1 and state <> $2",
         payment,
         known.word(),
     )
@@ -215,110 +209,6 @@ pub async fn claim(conn: &mut PgConnection, limit: i64, lease: Duration) -> sqlx
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(ChargeId::from).collect())
-}
-
-/// One request to authorize.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// Of which charge.
-    pub charge: ChargeId,
-    /// From 1.
-    pub number: i32,
-    /// The caller's name for it.
-    pub request: Option<RequestId>,
-    /// Hash of the caller's request.
-    pub fingerprint: Vec<u8>,
-    /// The card.
-    pub card: PaymentMethodId,
-    /// The patient is not there to confirm.
-    pub off_session: bool,
-    /// The payment to be cancelled before.
-    pub replaces: Option<String>,
-    /// When begun, by the database's clock.
-    pub created_at: DateTime<Utc>,
-}
-
-/// Adds an attempt.
-pub async fn insert_attempt(tx: &mut PgConnection, attempt: &Attempt) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into billing.attempt (charge_id, number, request_id, fingerprint, payment_method_id, off_session, replaces,
-             created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        attempt.charge.uuid(),
-        attempt.number,
-        attempt.request.map(RequestId::uuid),
-        attempt.fingerprint,
-        attempt.card.uuid(),
-        attempt.off_session,
-        attempt.replaces,
-        attempt.created_at,
-    )
-    .execute(tx)
-    .await
-    .map(drop)
-}
-
-/// Remembers why the newest attempt was declined, or that it was not after all, for repeats of the same request.
-pub async fn save_decline(tx: &mut PgConnection, charge: &Charge) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update billing.attempt set decline_code = $3 where charge_id = $1 and number = $2",
-        charge.id.uuid(),
-        charge.attempt,
-        charge.decline_code,
-    )
-    .execute(tx)
-    .await
-    .map(drop)
-}
-
-/// The attempt that a caller named `request` before: its fingerprint, and why it was declined.
-pub async fn attempt_of_request(
-    conn: &mut PgConnection,
-    request: RequestId,
-) -> sqlx::Result<Option<(Vec<u8>, Option<String>)>> {
-    let row = sqlx::query!(
-        "select fingerprint, decline_code from billing.attempt where request_id = $1",
-        request.uuid()
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| (row.fingerprint, row.decline_code)))
-}
-
-/// What the provider needs to be told for the newest attempt of a charge.
-#[derive(Clone, Debug)]
-pub struct Asking {
-    /// The card it names.
-    pub card: PaymentMethodId,
-    /// The provider's customer.
-    pub customer: String,
-    /// The provider's card.
-    pub provider_card: String,
-    /// The patient is not there to confirm.
-    pub off_session: bool,
-    /// The payment to be cancelled before.
-    pub replaces: Option<String>,
-    /// When the attempt began, by the database's clock.
-    pub created_at: DateTime<Utc>,
-    /// The database's clock.
-    pub now: DateTime<Utc>,
-}
-
-/// The newest attempt of a charge.
-pub async fn asking(conn: &mut PgConnection, charge: &Charge) -> sqlx::Result<Asking> {
-    sqlx::query_as!(
-        Asking,
-        r#"select card.id as card, customer.provider_id as customer, card.provider_id as provider_card,
-             attempt.off_session, attempt.replaces, attempt.created_at, clock.now() as "now!"
-         from billing.attempt
-         join billing.payment_method card on card.id = attempt.payment_method_id
-         join billing.customer on customer.patient_id = card.patient_id
-         where attempt.charge_id = $1 and attempt.number = $2"#,
-        charge.id.uuid(),
-        charge.attempt,
-    )
-    .fetch_one(conn)
-    .await
 }
 
 /// Which charges to list. Filters add up; empty or `None` = all.
