@@ -1,5 +1,6 @@
-//! The payment provider as billing needs it, and what can come of asking it. One adapter: [`stripe`].
+//! The payment provider as billing needs it, and what can come of asking it. One adapter: [`stripe`], with its `objects`.
 
+mod objects;
 pub mod stripe;
 
 use async_trait::async_trait;

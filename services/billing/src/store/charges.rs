@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -10,6 +10,9 @@ use uuid::Uuid;
 use super::visits;
 use crate::domain::charge::{Charge, Kind, State, VoidCause};
 use crate::domain::visit::Visit;
+
+/// Digits of a second that the database keeps.
+const MICROSECONDS: u16 = 6;
 
 struct Row {
     id: Uuid,
@@ -128,7 +131,8 @@ pub async fn save(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     charge.revision += 1;
-    charge.updated_at = now;
+    // As the database keeps it, so that what is answered from memory is what is read later.
+    charge.updated_at = now.trunc_subsecs(MICROSECONDS);
     charge.tries = 0;
     sqlx::query!(
         "update billing.charge set state = $2, authorized_amount = $3, captured_amount = $4,
