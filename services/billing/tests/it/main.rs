@@ -4,7 +4,10 @@
 
 mod authorize;
 mod cards;
+mod far_visits;
 mod fees;
+mod missed;
+mod renewal;
 mod visits;
 mod webhooks;
 mod world;
