@@ -151,7 +151,15 @@ impl World {
                 }
                 self.provider.pay(&key, self.card, self.away, reserved(self.now))
             }
-            Step::Capture(amount) => self.provider.change(&key, Standing::Taken { amount }),
+            Step::Capture(amount) => {
+                let in_time = match self.provider.payments[&key].0 {
+                    Standing::Reserved { capture_before: Some(end), .. } => self.now < end,
+                    // Taken before, and the answer was lost.
+                    _ => self.provider.taken() > 0,
+                };
+                assert!(in_time, "a capture too late: {:?}", self.charge);
+                self.provider.change(&key, Standing::Taken { amount })
+            }
             Step::Cancel => self.provider.change(&key, Standing::Released),
             Step::LookUp => self.provider.payments[&key].0.clone(),
             Step::Charge(_) => unreachable!("a co-pay is reserved first"),

@@ -60,3 +60,88 @@ impl Charge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kit::ids::{AppointmentId, ClinicId, PatientId, PaymentMethodId, ServiceTypeId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::charge::{Happened, Standing, Step};
+
+    const AMOUNT: i64 = 2_500;
+
+    fn visit(appointment: AppointmentId, start: DateTime<Utc>) -> Visit {
+        let (patient, clinic, service_type) = (PatientId::new(), ClinicId::new(), ServiceTypeId::new());
+        Visit { appointment, version: 2, patient, clinic, service_type, start, ended: None }
+    }
+
+    proptest! {
+        /// Nobody tells of anything here but how the visit ended.
+        #[test]
+        fn by_its_plan_alone_a_reservation_stands_at_every_visits_start_and_is_captured_in_time(
+            minutes_ahead in 0..180 * 24 * 60_i64,
+            booked_hours in 2..=168_i64,
+            renewed_hours in 2..=168_i64,
+            closed_after in 30..10 * 24 * 60_i64,
+        ) {
+            const MOST_LOOKS: usize = 300;
+            const ATTENDED: Ended = Ended { how: Ending::Attended, fee: 0 };
+            let booked = DateTime::<Utc>::UNIX_EPOCH;
+            let currency = "USD".parse().expect("a currency");
+            let mut charge = Charge::copay(AppointmentId::new(), AMOUNT, currency, booked);
+            let mut visit = visit(charge.appointment, booked + TimeDelta::minutes(minutes_ahead));
+            let close = visit.start + TimeDelta::minutes(closed_after);
+            charge.ask(PaymentMethodId::new());
+            charge.provider_reference = Some("pi_1".into());
+            charge.learn(&reserved(booked, booked_hours), None, booked);
+
+            let (mut now, mut told, mut looks) = (booked, vec![], 0);
+            while visit.ended.is_none() || charge.next_look(&visit, now).is_some() {
+                let next = charge.next_look(&visit, now).unwrap_or(DateTime::<Utc>::MAX_UTC).max(now);
+                if now <= visit.start && visit.start < next {
+                    prop_assert!(charge.capture_before.is_some_and(|end| visit.start < end), "{charge:?}");
+                }
+                if visit.ended.is_none() && close <= next {
+                    now = close;
+                    visit.ended = Some(ATTENDED);
+                    told.extend(charge.follow(ATTENDED));
+                    continue;
+                }
+                now = next;
+                looks += 1;
+                prop_assert!(looks <= MOST_LOOKS, "{charge:?}");
+                if charge.renews(&visit, now) {
+                    charge.ask(PaymentMethodId::new());
+                }
+                let end = charge.capture_before;
+                let standing = match charge.step(now) {
+                    Some(Step::Authorize) => reserved(now, renewed_hours),
+                    Some(Step::Capture(amount)) => {
+                        prop_assert!(end.is_some_and(|end| now < end), "a capture too late");
+                        Standing::Taken { amount }
+                    }
+                    Some(Step::LookUp) if end.is_some_and(|end| end <= now) => Standing::Released,
+                    // In its last moments: the next look finds it gone.
+                    Some(Step::LookUp) => {
+                        now = end.expect("only what ends is looked at");
+                        Standing::Released
+                    }
+                    step => unreachable!("{step:?} of {charge:?}"),
+                };
+                charge.provider_reference = Some("pi_1".into());
+                told.extend(charge.learn(&standing, visit.ended, now));
+            }
+            prop_assert_eq!((charge.state, charge.captured), (State::Captured, AMOUNT));
+            for (at, happened) in told.iter().enumerate() {
+                if matches!(happened, Happened::Lapsed { .. }) {
+                    prop_assert_eq!(&told[at + 1], &Happened::Authorized { renewal: true });
+                }
+            }
+        }
+    }
+
+    fn reserved(at: DateTime<Utc>, hours: i64) -> Standing {
+        Standing::Reserved { amount: AMOUNT, capture_before: Some(at + TimeDelta::hours(hours)) }
+    }
+}

@@ -6,6 +6,7 @@ mod authorize;
 mod cards;
 mod far_visits;
 mod fees;
+mod keys;
 mod missed;
 mod renewal;
 mod visits;

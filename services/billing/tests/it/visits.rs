@@ -50,7 +50,7 @@ pub(crate) fn cancelled(
     }
 }
 
-fn released(world: &World, request: &pb::AuthorizeCopayRequest) -> SlotReleased {
+pub(crate) fn released(world: &World, request: &pb::AuthorizeCopayRequest) -> SlotReleased {
     SlotReleased {
         appointment_id: request.appointment_id.clone(),
         version: 2,
