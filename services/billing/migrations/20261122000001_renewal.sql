@@ -9,6 +9,6 @@ where kind = 'COPAY' and (authorized_amount > 0 or captured_amount > 0 or state 
 -- What it drew was taken by its visit's co-pay's payment.
 update billing.charge set provider_reference = null where kind = 'NO_SHOW_FEE';
 
--- A worker now looks at every reservation that lives, or may have to live again.
-update billing.charge set due_at = clock.now()
-where kind = 'COPAY' and due_at is null and (state = 'AUTHORIZED' or (state = 'LAPSED' and owed_amount = 0));
+-- Reservations that nobody plans to look at: made before there were renewals, or by a program from before.
+create index charge_unplanned on billing.charge (appointment_id)
+    where due_at is null and state in ('AUTHORIZED', 'LAPSED');

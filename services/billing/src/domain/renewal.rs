@@ -13,7 +13,7 @@ pub const AHEAD: TimeDelta = TimeDelta::hours(48);
 /// How long after its start a visit has usually been closed: a reservation that lives until then will do.
 const CLOSED_WITHIN: TimeDelta = TimeDelta::hours(24);
 /// How long after its start a visit that nobody closes has its reservation renewed.
-const KEPT_UP_FOR: TimeDelta = TimeDelta::days(7);
+pub const KEPT_UP_FOR: TimeDelta = TimeDelta::days(7);
 /// Captures are not asked for in a reservation's last moments: the answer could come after its end.
 const LAST_MOMENTS: TimeDelta = TimeDelta::minutes(1);
 /// Pause between looks at a reservation of which the provider does not say how long it lives.
@@ -47,6 +47,8 @@ impl Charge {
         }
         let from = visit.start - AHEAD;
         match (self.state, visit.ended) {
+            // Its end is told before it is made anew.
+            (State::Authorized, None) if self.capture_before.is_some_and(|end| end <= now) => None,
             (State::Authorized, None) => {
                 let lasts = self.capture_before.is_none_or(|end| end >= visit.start + CLOSED_WITHIN);
                 // One that was made for the visit lives as long as it can; then it lapses and is renewed.

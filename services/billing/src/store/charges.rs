@@ -199,6 +199,20 @@ pub async fn look_at(tx: &mut PgConnection, payment: &str, known: State) -> sqlx
     .map(drop)
 }
 
+/// Has a worker look at once at reservations that nobody plans to look at, of visits that go on and start after `started`, or that
+/// were attended and are not paid; answers how many.
+pub async fn plan_looks(conn: &mut PgConnection, started: DateTime<Utc>) -> sqlx::Result<u64> {
+    let planned = sqlx::query!(
+        "update billing.charge set due_at = clock.now()
+         from billing.visit
+         where visit.appointment_id = charge.appointment_id
+             and charge.due_at is null and charge.state in ('AUTHORIZED', 'LAPSED') and charge.owed_amount = 0
+             and (visit.ending = 'ATTENDED' or (visit.ending is null and visit.start_time > $1))",
+        started,
+    );
+    Ok(planned.execute(conn).await?.rows_affected())
+}
+
 /// Claims up to `limit` charges that are due, for `lease`: no other worker takes them meanwhile.
 pub async fn claim(conn: &mut PgConnection, limit: i64, lease: Duration) -> sqlx::Result<Vec<ChargeId>> {
     let rows = sqlx::query_scalar!(

@@ -70,6 +70,33 @@ async fn a_far_visits_reservation_lapses_and_is_made_anew_two_days_before() {
 }
 
 #[tokio::test]
+async fn a_lapse_that_nobody_tells_of_is_noticed_by_the_clock() {
+    let world = World::start().await;
+    let request = booked(&world, "pm_card_visa", TimeDelta::days(30)).await;
+    for event in ["payment_intent.canceled", "charge.expired"] {
+        world.trouble(event, "drop_webhook", 0, 1).await;
+    }
+    world.servers.advance(TimeDelta::days(7)).await;
+    world.until_copay(&request, ChargeState::Lapsed).await;
+    world.told::<pb::CopayLapsed>(1).await;
+}
+
+#[tokio::test]
+async fn a_reservation_of_a_program_without_renewals_is_renewed_all_the_same() {
+    let mut world = World::start().await;
+    let request = booked(&world, "pm_card_visa", TimeDelta::days(7)).await;
+    world.kill();
+    sqlx::query("update billing.charge set due_at = null")
+        .execute(&mut world.servers.admin().await)
+        .await
+        .unwrap();
+    world.servers.advance_to(start(&request) - TimeDelta::hours(48)).await;
+    world.restart().await;
+    testkit::until("the renewal", async || (world.payments(&request).await.len() == 2).then_some(())).await;
+    world.until_copay(&request, ChargeState::Authorized).await;
+}
+
+#[tokio::test]
 async fn a_reservation_that_would_end_with_its_visit_gives_way_to_another_before() {
     let world = World::start().await;
     let request = booked(&world, "pm_card_visa", TimeDelta::days(7)).await;
