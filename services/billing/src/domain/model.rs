@@ -350,4 +350,40 @@ proptest! {
             prop_assert_eq!(world.charge.captured + world.charge.owed, COPAY);
         }
     }
+
+    #[test]
+    fn a_booked_visit_ends_the_same_in_whatever_order_and_however_often_news_of_its_end_comes(
+        card in cards(),
+        answers in prop::collection::vec((0..3, any::<bool>()), 0..16),
+        end in endings(),
+    ) {
+        const ENOUGH: usize = 4;
+        let settle = |world: &mut World| {
+            for _ in 0..ENOUGH {
+                world.apply(&Move::End, end);
+                world.apply(&Move::Drive { answered: true }, end);
+                world.apply(&Move::DriveFee { answered: true }, end);
+            }
+            let fee = world.fee.as_ref().map(|fee| (fee.state, fee.captured, fee.drawn_from_copay, fee.owed));
+            let Charge { state, captured, owed, void_cause, version: _, .. } = world.charge;
+            (state, captured, owed, void_cause, fee, world.told.clone())
+        };
+        let booked = || {
+            let mut world = World::new(Card::Good);
+            world.apply(&Move::Drive { answered: true }, end);
+            world.card = card;
+            world
+        };
+        let mut straight = booked();
+        let mut shuffled = booked();
+        for (what, answered) in answers {
+            let next = match what {
+                0 => Move::Drive { answered },
+                1 => Move::DriveFee { answered },
+                _ => Move::End,
+            };
+            shuffled.apply(&next, end);
+        }
+        prop_assert_eq!(settle(&mut shuffled), settle(&mut straight));
+    }
 }
