@@ -10,7 +10,7 @@ use crate::domain::card::Card;
 use crate::domain::charge::Charge;
 use crate::error::Error;
 use crate::store::attempts::{self, Asking, Attempt};
-use crate::store::{cards, charges, visits};
+use crate::store::{cards, charges};
 
 impl App {
     /// Writes down that the co-pay `seen` is reserved anew, if that is still due. The reservation before is given up by asking for
@@ -18,10 +18,8 @@ impl App {
     pub(super) async fn renew(&self, seen: &Charge) -> Result<Option<(Charge, Asking)>, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let visit = visits::lock(&mut tx, seen.appointment).await?;
-        let Some(mut charge) = charges::lock(&mut tx, seen.appointment, seen.kind).await? else {
-            return Ok(None);
-        };
+        let found = charges::lock_with_visit(&mut tx, seen.appointment, seen.kind).await?;
+        let Some((mut charge, visit)) = found else { return Ok(None) };
         if !charge.renews(&visit, now) {
             return Ok(None);
         }

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::events;
 use crate::gateway::{Failure, KEY_LIFE_HOURS, Order, Payment, PaymentGateway};
 use crate::store::attempts::{self, Asking};
-use crate::store::{charges, ledger as journal, visits};
+use crate::store::{charges, ledger as journal};
 
 /// How long whoever asks the provider has the charge for itself: [`ASKING`] and what surrounds it.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
@@ -79,10 +79,8 @@ impl App {
     async fn learn(&self, seen: &Charge, payment: Payment) -> Result<Driven, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let visit = visits::lock(&mut tx, seen.appointment).await?;
-        let Some(mut charge) = charges::lock(&mut tx, seen.appointment, seen.kind).await? else {
-            return Ok(None);
-        };
+        let found = charges::lock_with_visit(&mut tx, seen.appointment, seen.kind).await?;
+        let Some((mut charge, visit)) = found else { return Ok(None) };
         if (charge.state, charge.attempt) != (seen.state, seen.attempt) {
             return Ok(Some((charge, visit)));
         }

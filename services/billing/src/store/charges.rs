@@ -42,13 +42,30 @@ struct Row {
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     authorized_at: Option<DateTime<Utc>>,
+    visit_version: i64,
+    patient_id: Uuid,
+    clinic_id: Uuid,
+    service_type_id: Uuid,
+    start_time: DateTime<Utc>,
+    ending: Option<String>,
+    fee_amount: i64,
 }
 
-impl TryFrom<Row> for Charge {
+impl TryFrom<Row> for (Charge, Visit) {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
-        Ok(Self {
+        let visit = visits::Row {
+            appointment_id: row.appointment_id,
+            version: row.visit_version,
+            patient_id: row.patient_id,
+            clinic_id: row.clinic_id,
+            service_type_id: row.service_type_id,
+            start_time: row.start_time,
+            ending: row.ending,
+            fee_amount: row.fee_amount,
+        };
+        let charge = Charge {
             id: row.id.into(),
             appointment: row.appointment_id.into(),
             kind: super::word(Kind::of_word, &row.kind)?,
@@ -74,7 +91,8 @@ impl TryFrom<Row> for Charge {
             tries: row.tries,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        })
+        };
+        Ok((charge, visit.try_into()?))
     }
 }
 
@@ -84,16 +102,28 @@ pub async fn lock(
     appointment: AppointmentId,
     kind: Kind,
 ) -> sqlx::Result<Option<Charge>> {
-    sqlx::query_as!(
+    Ok(lock_with_visit(tx, appointment, kind).await?.map(|(charge, _)| charge))
+}
+
+/// The charge of a kind that an appointment has, with its visit: both locked, the visit first.
+pub async fn lock_with_visit(
+    tx: &mut PgConnection,
+    appointment: AppointmentId,
+    kind: Kind,
+) -> sqlx::Result<Option<(Charge, Visit)>> {
+    let row = sqlx::query_as!(
         Row,
-        "select * from billing.charge where appointment_id = $1 and kind = $2 for update",
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount
+         from billing.visit join billing.charge using (appointment_id)
+         where visit.appointment_id = $1 and charge.kind = $2
+         for update",
         appointment.uuid(),
         kind.word(),
     )
     .fetch_optional(tx)
-    .await?
-    .map(Charge::try_from)
-    .transpose()
+    .await?;
+    row.map(Row::try_into).transpose()
 }
 
 /// Adds a charge that was just made; a worker looks at it after `due`, `None` = never.
@@ -259,8 +289,11 @@ pub async fn list(
 ) -> sqlx::Result<Vec<(Charge, Visit)>> {
     let kinds: Vec<String> = filter.kinds.iter().map(|kind| kind.word().to_owned()).collect();
     let states: Vec<String> = filter.states.iter().map(|state| state.word().to_owned()).collect();
-    let ids = sqlx::query_scalar!(
-        "select charge.id from billing.charge join billing.visit using (appointment_id)
+    let rows = sqlx::query_as!(
+        Row,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount
+         from billing.visit join billing.charge using (appointment_id)
          where ($1::uuid is null or visit.patient_id = $1)
              and ($2::uuid is null or charge.appointment_id = $2)
              and ($3::uuid is null or visit.clinic_id = $3)
@@ -284,35 +317,22 @@ pub async fn list(
         after.map(|(_, id)| id),
         limit,
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
-    with_visits(conn, &ids).await
+    rows.into_iter().map(Row::try_into).collect()
 }
 
 /// One charge with its visit.
 pub async fn get_with_visit(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<(Charge, Visit)>> {
-    Ok(with_visits(conn, &[id.uuid()]).await?.pop())
-}
-
-async fn with_visits(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<(Charge, Visit)>> {
-    let charges = sqlx::query_as!(
+    let row = sqlx::query_as!(
         Row,
-        "select * from billing.charge where id = any($1) order by created_at desc, id",
-        ids,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount
+         from billing.visit join billing.charge using (appointment_id)
+         where charge.id = $1",
+        id.uuid(),
     )
-    .fetch_all(&mut *conn)
+    .fetch_optional(conn)
     .await?;
-    let visits = sqlx::query_as!(
-        visits::Row,
-        "select visit.* from unnest($1::uuid[]) with ordinality as wanted (appointment_id, position)
-         join billing.visit using (appointment_id) order by position",
-        &charges.iter().map(|row| row.appointment_id).collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await?;
-    charges
-        .into_iter()
-        .zip(visits)
-        .map(|(charge, visit)| Ok((charge.try_into()?, visit.try_into()?)))
-        .collect()
+    row.map(Row::try_into).transpose()
 }
