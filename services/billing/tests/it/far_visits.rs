@@ -74,13 +74,35 @@ async fn settled(world: &World) {
     .await;
 }
 
+/// Has the provider fail in another way at each hop: what it does is lost, or it does nothing, or its webhooks go astray.
+async fn fail(world: &World, hop: usize) {
+    const ROUTES: [&str; 5] = ["create", "cancel", "capture", "retrieve", "list"];
+    const KINDS: [&str; 4] = ["act_then_drop", "error_500", "error_500_remembered", "drop"];
+    const WEBHOOKS: [&str; 3] = ["drop_webhook", "duplicate_webhook", "reorder_webhook"];
+    world.end_trouble().await;
+    for (route, kind) in [(hop, hop / ROUTES.len()), (hop * 3 + 2, hop / 2)] {
+        let route = format!("payment_intents.{}", ROUTES[route % ROUTES.len()]);
+        world.trouble(&route, KINDS[kind % KINDS.len()], 0, 1).await;
+    }
+    world.trouble("*", WEBHOOKS[hop % WEBHOOKS.len()], 0, 1).await;
+}
+
 #[tokio::test]
 async fn no_capture_is_late_and_no_lapse_is_lost_in_half_a_year_of_visits() {
+    half_a_year(&CARDS, &ODD_HOURS, false).await;
+}
+
+#[tokio::test]
+async fn no_capture_is_late_and_no_lapse_is_lost_while_the_provider_fails() {
+    half_a_year(&CARDS[..1], &ODD_HOURS[..1], true).await;
+}
+
+async fn half_a_year(cards: &[&str], odd_hours: &[i64], failing: bool) {
     let world = World::start().await;
     let mut visits = vec![];
-    for card in CARDS {
+    for card in cards {
         let patient = world.patient_with(card).await;
-        for (days, hours) in DAYS.iter().flat_map(|days| ODD_HOURS.map(|hours| (*days, hours))) {
+        for (days, hours) in DAYS.iter().flat_map(|days| odd_hours.iter().map(|hours| (*days, *hours))) {
             let request = world.request_in(patient, TimeDelta::days(days) + TimeDelta::hours(hours));
             world.authorize(&request).await.unwrap();
             let start = world.today() + TimeDelta::days(days) + TimeDelta::hours(hours);
@@ -88,7 +110,12 @@ async fn no_capture_is_late_and_no_lapse_is_lost_in_half_a_year_of_visits() {
         }
     }
     let nobody = world.request(PatientId::new());
+    let mut hop = 0;
     while visits.iter().any(|visit| !visit.closed) {
+        hop += 1;
+        if failing {
+            fail(&world, hop).await;
+        }
         // To the next moment at which anything happens: billing's plan, a reservation's end, a visit's.
         let ledger = ledger_of_the_provider(&world).await;
         let live = |payment: &&Value| payment["status"] == "requires_capture";
