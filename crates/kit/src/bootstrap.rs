@@ -36,7 +36,6 @@ pub async fn run(admin: &mut PgConnection, password: impl Fn(&str) -> String) ->
              grant {name} to current_user;
              create schema if not exists {name} authorization {name};
              grant usage on schema extensions, clock to {name};
-             grant select on clock.skew to {name};
              grant execute on function clock.now() to {name};"
         );
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await.with_context(|| format!("role {name}"))?;
@@ -48,7 +47,7 @@ pub async fn run(admin: &mut PgConnection, password: impl Fn(&str) -> String) ->
 /// Moves the database's clock to `ahead` of the machine's. Only a simulated suite does this.
 pub async fn set_clock(admin: &mut PgConnection, ahead: TimeDelta) -> sqlx::Result<()> {
     let ahead = PgInterval { months: 0, days: 0, microseconds: ahead.num_microseconds().unwrap_or(i64::MAX) };
-    sqlx::query("update clock.skew set ahead = $1").bind(ahead).execute(admin).await.map(drop)
+    sqlx::query("select clock.set($1)").bind(ahead).execute(admin).await.map(drop)
 }
 
 /// How far the database's clock was left ahead by an earlier simulated run.

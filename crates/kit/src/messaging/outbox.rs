@@ -130,6 +130,8 @@ impl Relay {
         {
             tokio::time::sleep(STANDBY).await;
         }
+        // What this session writes down, that an event was published, may be lost in a crash: the event is told again then.
+        sqlx::query("set synchronous_commit = off").execute(&mut conn).await?;
         self.ensure_stream(&mut conn).await?;
         let mut clean = interval(CLEAN_EVERY);
         let mut look = interval_at(Instant::now() + LOOK_AT_STREAM, LOOK_AT_STREAM);
