@@ -6,15 +6,12 @@ use std::process::{Output, Stdio};
 use chrono::{DateTime, TimeDelta, Utc};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::scheduling::v1::{ListBlackoutsRequest, ListExceptionsRequest};
-use testkit::network::{Network, in_days};
+use testkit::network::{Network, ZONE, in_days};
 use testkit::suite::RunningSuite;
 use testkit::until;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::process::{Home, words};
-
-/// The clinic of the small network keeps this clock.
-const ZONE: chrono_tz::Tz = chrono_tz::America::Chicago;
 
 /// A suite, a small network in it, and a manager with the program.
 struct Desk {

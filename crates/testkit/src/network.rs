@@ -2,6 +2,7 @@
 //! patients. Built over the suite's own RPCs.
 
 use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
+use chrono_tz::Tz;
 use kit::fields::{date, time_of_day, timestamp};
 use proto::clinic::appointments::v1::BookAppointmentRequest;
 use proto::clinic::billing::v1::{Fee, SavePaymentMethodRequest, SetFeeScheduleRequest};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use crate::suite::Desk;
 
 /// The time zone of the clinic.
-const ZONE: &str = "America/Chicago";
+pub const ZONE: Tz = Tz::America__Chicago;
 
 /// Ids of what was made.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl Network {
         });
         let clinic = Clinic {
             name: "Test Clinic".into(),
-            time_zone: ZONE.into(),
+            time_zone: ZONE.name().into(),
             opening_hours: open.collect(),
             phone: "+13125550199".into(),
             ..Default::default()
@@ -86,7 +87,7 @@ impl Network {
             birth_date: Some(proto::google::r#type::Date { year: 1980, month: 2, day: 29 }),
             phone: "+13125550142".into(),
             language: "en".into(),
-            time_zone: ZONE.into(),
+            time_zone: ZONE.name().into(),
             ..Default::default()
         };
         let request = RegisterPatientRequest { patient: Some(patient), ..Default::default() };
@@ -106,11 +107,12 @@ impl Network {
 
     /// Free slots of a kind of visit from `first` day to the day after it, earliest first.
     pub async fn slots(&self, desk: &Desk, service_type: &str, first: DateTime<Utc>) -> Vec<Slot> {
+        let day = first.with_timezone(&ZONE).date_naive();
         let query = AvailabilityQuery {
             service_type_id: service_type.into(),
             clinic_ids: vec![self.clinic.clone()],
-            first_date: Some(date(first.date_naive())),
-            last_date: Some(date((first + TimeDelta::days(1)).date_naive())),
+            first_date: Some(date(day)),
+            last_date: Some(date(day + TimeDelta::days(1))),
             ..Default::default()
         };
         let request = SearchAvailabilityRequest { query: Some(query), page_size: 500, ..Default::default() };
