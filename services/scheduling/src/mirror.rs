@@ -26,6 +26,8 @@ use crate::store::{self, Counters};
 
 /// How soon a change made by another replica is seen.
 const POLL: Duration = Duration::from_millis(100);
+/// Looks are at least so far apart: under load one brings many changes.
+const PACE: Duration = Duration::from_millis(20);
 /// Wait before a failed look is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 /// Time that passed longer ago than this is not kept in memory.
@@ -162,8 +164,9 @@ impl Follower {
                     RETRY
                 }
             };
+            let woken = async { tokio::join!(self.look.notified(), tokio::time::sleep(PACE)) };
             tokio::select! {
-                () = self.look.notified() => {}
+                _ = woken => {}
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
@@ -233,7 +236,10 @@ async fn read(
         }
     }
     if counters.busy != seen.counters.busy {
-        changes.busy = store::busy::changes(&mut *db, seen.counters.busy, since).await?;
+        changes.busy = match seen.counters.busy {
+            0 => store::busy::taken(&mut *db, since).await?,
+            busy => store::busy::changes(&mut *db, busy).await?,
+        };
     }
     Ok((Seen { counters, calendars }, changes))
 }

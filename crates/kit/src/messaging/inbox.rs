@@ -5,6 +5,7 @@
 //! whose handler itself fails is delivered again as [`Retry`] says, and then set aside.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ use crate::db::Db;
 
 /// Events that share a transaction at most.
 const BATCH: usize = 200;
+/// How long an event waits for others to share its transaction.
+const LINGER: Duration = Duration::from_millis(5);
 /// JetStream delivers again what was not acknowledged for this long.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// A stream followed for this long counts as found: its loss is worth a line again.
@@ -238,7 +241,8 @@ impl<H: Handler> Consumer<H> {
             .heartbeat(HEARTBEAT)
             .messages()
             .await?;
-        let mut batches = messages.map_err(anyhow::Error::from).ready_chunks(BATCH);
+        let messages = messages.map_err(anyhow::Error::from);
+        let mut batches = pin!(tokio_stream::StreamExt::chunks_timeout(messages, BATCH, LINGER));
         while let Some(batch) = batches.next().await {
             let (mut good, mut failure) = (vec![], None);
             for message in batch {

@@ -27,6 +27,8 @@ const BATCH: i64 = 500;
 const RESET: i64 = 10_000;
 /// How soon a commit of another replica is noticed; this process's own commits wake the relay at once.
 const POLL: Duration = Duration::from_millis(50);
+/// How long an event waits for others to be published with.
+const LINGER: Duration = Duration::from_millis(5);
 /// How long published rows are kept so that a lost stream can be filled again.
 const KEEP: &str = "14 days";
 /// How often rows past their keeping are removed.
@@ -139,7 +141,7 @@ impl Relay {
             while self.publish_batch(&mut conn).await? == BATCH as usize {}
             *backoff = BACKOFF.0;
             tokio::select! {
-                () = self.db.committed().notified() => {}
+                () = self.db.committed().notified() => tokio::time::sleep(LINGER).await,
                 () = tokio::time::sleep(POLL) => {}
                 _ = clean.tick() => clean_up(&mut conn).await?,
                 _ = look.tick() => self.ensure_stream(&mut conn).await?,

@@ -77,32 +77,62 @@ pub async fn apply(db: &mut PgConnection, states: &[Taken]) -> sqlx::Result<()> 
 /// What became of an appointment's hold on a provider's time; `None` = it takes none.
 pub type Change = (ProviderId, AppointmentId, Option<Busy>);
 
-/// Everything that changed after number `seen`. From 0 on: all that is taken and ends after `since`.
-pub async fn changes(db: impl PgExecutor<'_>, seen: i64, since: DateTime<Utc>) -> sqlx::Result<Vec<Change>> {
-    struct Row {
-        provider_id: ProviderId,
-        appointment_id: AppointmentId,
-        room_id: RoomId,
-        occupied_start: Option<DateTime<Utc>>,
-        occupied_end: Option<DateTime<Utc>>,
-        visit_start: Option<DateTime<Utc>>,
-        visit_end: Option<DateTime<Utc>>,
-    }
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select provider_id as "provider_id: ProviderId", appointment_id as "appointment_id: AppointmentId",
-                  room_id as "room_id: RoomId", occupied_start, occupied_end, visit_start, visit_end
-           from scheduling.busy where changed > $1 and ($1 > 0 or occupied_end > $2)"#,
-        seen,
-        since,
-    );
-    let change = |r: Row| {
-        let occupied = r.occupied_start.zip(r.occupied_end).map(|(start, end)| span(start, end));
-        let visit = r.visit_start.zip(r.visit_end).map(|(start, end)| span(start, end));
-        let Row { appointment_id, room_id, .. } = r;
+/// A row of the projection as it is read.
+struct Row {
+    changed: i64,
+    provider_id: ProviderId,
+    appointment_id: AppointmentId,
+    room_id: RoomId,
+    occupied_start: Option<DateTime<Utc>>,
+    occupied_end: Option<DateTime<Utc>>,
+    visit_start: Option<DateTime<Utc>>,
+    visit_end: Option<DateTime<Utc>>,
+}
+
+impl From<Row> for Change {
+    fn from(row: Row) -> Self {
+        let occupied = row.occupied_start.zip(row.occupied_end).map(|(start, end)| span(start, end));
+        let visit = row.visit_start.zip(row.visit_end).map(|(start, end)| span(start, end));
+        let Row { appointment_id, room_id, .. } = row;
         let busy =
             occupied.zip(visit).map(|(occupied, visit)| Busy { appointment_id, room_id, occupied, visit });
-        (r.provider_id, appointment_id, busy)
-    };
-    rows.fetch(db).map_ok(change).try_collect().await
+        (row.provider_id, appointment_id, busy)
+    }
+}
+
+/// All that is taken and ends after `since`.
+pub async fn taken(db: impl PgExecutor<'_>, since: DateTime<Utc>) -> sqlx::Result<Vec<Change>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select changed, provider_id as "provider_id: ProviderId", appointment_id as "appointment_id: AppointmentId",
+                  room_id as "room_id: RoomId", occupied_start, occupied_end, visit_start, visit_end
+           from scheduling.busy where occupied_end > $1"#,
+        since,
+    );
+    rows.fetch(db).map_ok(Change::from).try_collect().await
+}
+
+/// Everything that changed after number `seen`, in that order.
+pub async fn changes(db: &mut PgConnection, seen: i64) -> sqlx::Result<Vec<Change>> {
+    /// As in the statement, which has it as a constant: so the planner knows that few rows are wanted, and takes the index.
+    const PAGE: usize = 100;
+    let (mut changes, mut last) = (vec![], seen);
+    loop {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"select changed, provider_id as "provider_id: ProviderId",
+                      appointment_id as "appointment_id: AppointmentId", room_id as "room_id: RoomId", occupied_start,
+                      occupied_end, visit_start, visit_end
+               from scheduling.busy where changed > $1 order by changed limit 100"#,
+            last,
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        let count = rows.len();
+        last = rows.last().map_or(last, |row| row.changed);
+        changes.extend(rows.into_iter().map(Change::from));
+        if count < PAGE {
+            return Ok(changes);
+        }
+    }
 }
