@@ -14,7 +14,9 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    payments::objects::{Charge, Customer, Event, PaymentIntent, PaymentMethod, Refund, SetupIntent},
+    payments::objects::{
+        Charge, Customer, Dispute, Event, PaymentIntent, PaymentMethod, Refund, SetupIntent,
+    },
     sms::message::Message,
 };
 
@@ -32,6 +34,7 @@ pub(crate) enum Object {
     SetupIntent(SetupIntent),
     Charge(Box<Charge>),
     Refund(Refund),
+    Dispute(Dispute),
     Event(Event),
     Replay(Replay),
     Message(Box<Message>),
@@ -87,6 +90,7 @@ kinds! {
     SetupIntent "seti_";
     Charge "ch_" Box;
     Refund "re_";
+    Dispute "dp_";
     Event "evt_";
     Replay "idem_";
     Message "SM" Box;

@@ -297,6 +297,7 @@ fn charge(call: &mut Call<'_>, intent: &PaymentIntent, method: &PaymentMethod) -
         created: call.now,
         currency: intent.currency.clone(),
         customer: intent.customer.clone(),
+        disputed: false,
         failure_code: None,
         failure_message: None,
         livemode: false,

@@ -122,6 +122,8 @@ pub(crate) struct Charge {
     pub(crate) created: i64,
     pub(crate) currency: String,
     pub(crate) customer: Option<String>,
+    #[serde(default)]
+    pub(crate) disputed: bool,
     pub(crate) failure_code: Option<String>,
     pub(crate) failure_message: Option<String>,
     pub(crate) livemode: bool,
@@ -166,6 +168,29 @@ pub(crate) struct Refund {
     pub(crate) payment_intent: String,
     pub(crate) reason: Option<String>,
     pub(crate) status: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DisputeStatus {
+    NeedsResponse,
+    Won,
+    Lost,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Dispute {
+    pub(crate) id: String,
+    pub(crate) amount: i64,
+    pub(crate) charge: String,
+    pub(crate) created: i64,
+    pub(crate) currency: String,
+    pub(crate) is_charge_refundable: bool,
+    pub(crate) livemode: bool,
+    pub(crate) metadata: Metadata,
+    pub(crate) payment_intent: String,
+    pub(crate) reason: String,
+    pub(crate) status: DisputeStatus,
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -30,6 +30,10 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
         let message = "There is no captured charge to refund.";
         return Err(ApiError::state("payment_intent_unexpected_state", message));
     };
+    if charge.disputed {
+        let message = format!("Charge {} has been charged back; cannot issue a refund.", charge.id);
+        return Err(ApiError::state("charge_disputed", message));
+    }
     let left = charge.amount - charge.amount_refunded;
     let amount = call.integer("amount")?.unwrap_or(left);
     if left == 0 {
