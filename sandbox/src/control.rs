@@ -50,7 +50,7 @@ async fn about(Extract(state): Extract<State>) -> Json<Value> {
         "sms_account": state.settings().sms_account,
         "webhooks_to": state.settings().webhook_url,
         "look": ["/sandbox/payment_intents?metadata[appointment_id]=…", "/sandbox/messages?to=+1…"],
-        "script": ["POST /sandbox/faults {route, kind, ms, times}", "DELETE /sandbox/faults",
+        "script": ["POST /sandbox/faults {route, kind, ms, secs, times, percent}", "DELETE /sandbox/faults",
                    "POST /sandbox/clock {advance_secs}", "POST /sandbox/authenticate {id, succeeds}",
                    "POST /sandbox/disputes {id, amount, reason}", "POST /sandbox/disputes/close {id, won}"],
     }))
