@@ -49,6 +49,8 @@ const ROUTES: &[Route] = routes! {
     POST "/v1/setup_intents" "setup_intents.create" setup_intents::create
         ["customer" "payment_method" "confirm" "usage" "metadata" "description" "return_url" "payment_method_types"
          "automatic_payment_methods"];
+    GET "/v1/setup_intents" "setup_intents.list" setup_intents::list
+        ["customer" "payment_method" "limit" "starting_after" "ending_before" "created"];
     GET "/v1/setup_intents/{id}" "setup_intents.retrieve" setup_intents::retrieve [];
     POST "/v1/setup_intents/{id}/confirm" "setup_intents.confirm" setup_intents::confirm
         ["payment_method" "return_url"];

@@ -55,6 +55,15 @@ pub(super) fn retrieve(call: &mut Call<'_>) -> Result<Value, ApiError> {
     call.answer(&call.found::<SetupIntent>("setupintent")?)
 }
 
+pub(super) fn list(call: &mut Call<'_>) -> Result<Value, ApiError> {
+    let (customer, method) = (call.form.get("customer"), call.form.get("payment_method"));
+    let named = |asked: Option<&str>, has: &Option<String>| asked.is_none_or(|id| has.as_deref() == Some(id));
+    call.list(
+        |intent: &SetupIntent| intent.created,
+        |intent| named(customer, &intent.customer) && named(method, &intent.payment_method),
+    )
+}
+
 pub(super) fn confirm(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let mut intent: SetupIntent = call.found("setupintent")?;
     match intent.status {

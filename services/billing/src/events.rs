@@ -35,7 +35,7 @@ pub async fn publish(
     let visit_start_time = Some(timestamp(visit.start));
     let money = |minor| Some(wire::money(minor, charge.currency));
     match happened {
-        Happened::Authorized => {
+        Happened::Authorized { renewal } => {
             let event = pb::CopayAuthorized {
                 charge_id,
                 version,
@@ -45,11 +45,11 @@ pub async fn publish(
                 visit_start_time,
                 amount: money(charge.authorized),
                 capture_before: charge.capture_before.map(timestamp),
-                renewal: false,
+                renewal: *renewal,
             };
             outbox::put(tx, id, version, &event).await
         }
-        Happened::NotAuthorized => {
+        Happened::NotAuthorized { renewal } => {
             let event = pb::CopayAuthorizationFailed {
                 charge_id,
                 version,
@@ -60,11 +60,11 @@ pub async fn publish(
                 amount: money(charge.amount),
                 state: wire::state(charge.state).into(),
                 decline_code: charge.decline_code.clone().unwrap_or_default(),
-                renewal: false,
+                renewal: *renewal,
             };
             outbox::put(tx, id, version, &event).await
         }
-        Happened::Captured => {
+        Happened::Captured { .. } => {
             let amount = money(charge.captured);
             let event =
                 pb::CopayCaptured { charge_id, version, appointment_id, patient_id, clinic_id, amount };

@@ -63,6 +63,7 @@ pub async fn run(
         wake: Arc::default(),
     };
     platform.spawn(worker::run(app.clone(), platform.stop.clone()));
+    platform.spawn(worker::plan_looks(app.clone(), platform.stop.clone()));
     platform.spawn(worker::forget_webhooks(app.clone(), platform.stop.clone()));
     platform.follow(events::subscription(NAME), Arc::new(events::Visits(app.clone())));
     let webhooks = webhook::router(app.clone(), config.payments_webhook_secret);

@@ -8,13 +8,13 @@ use tracing::Instrument as _;
 
 use super::App;
 use super::cards::usable_card;
-use super::settle::LEASE;
+use super::settle::{Driven, LEASE};
 use crate::domain::card::Card;
-use crate::domain::charge::{Charge, Kind, State};
+use crate::domain::charge::{Charge, Kind, State, Step};
 use crate::domain::visit::{Ending, Visit};
 use crate::error::Error;
-use crate::store::charges::{self, Attempt};
-use crate::store::{fees, visits};
+use crate::store::attempts::{self, Asking, Attempt};
+use crate::store::{charges, fees, visits};
 
 /// A held visit whose co-pay is to be reserved.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct AuthorizeCopay {
 /// What a call comes to before the provider is asked.
 enum Plan {
     /// The charge answers it as it stands.
-    Answer(ChargeId),
+    Answer(Box<(Charge, Visit)>),
     /// Ask the provider how the newest attempt stands.
     Ask {
         /// Which charge.
@@ -61,21 +61,25 @@ enum Plan {
 impl App {
     /// Answers the charge in AUTHORIZED or REQUIRES_ACTION with its visit, or why there is none.
     pub async fn authorize_copay(&self, call: AuthorizeCopay) -> Result<(Charge, Visit), Error> {
-        let (id, ask) = loop {
+        let (id, driven) = loop {
             let mut tx = self.db.begin().await?;
             match plan(&mut tx, &call, self.clock.now()).await? {
-                Plan::Answer(id) => break (id, false),
+                Plan::Answer(known) => break (known.0.id, Some(*known)),
                 Plan::Ask { id, revision } => {
                     charges::postpone(&mut tx, id, revision, Some(LEASE)).await?;
                     tx.commit().await?;
-                    break (id, true);
+                    let app = self.clone();
+                    break (id, lasting(async move { app.drive(id).await }).await?);
                 }
-                Plan::Begin(charge) => {
-                    let card = usable_card(&mut tx, call.patient, call.card, self.clock.now()).await?;
+                Plan::Begin(mut charge) => {
+                    let now = self.clock.now();
+                    let card = usable_card(&mut tx, call.patient, call.card, now).await?;
                     if card.confirmed {
-                        let id = begin(&mut tx, *charge, &card, &call, self.clock.now()).await?;
+                        let asking = begin(&mut tx, &mut charge, &card, &call, now).await?;
                         tx.commit().await?;
-                        break (id, true);
+                        let (id, app) = (charge.id, self.clone());
+                        let asked = async move { app.take(*charge, Step::Authorize, &asking).await };
+                        break (id, lasting(asked).await?);
                     }
                     // The provider is asked outside the transaction; then all is looked at again.
                     tx.rollback().await?;
@@ -83,15 +87,10 @@ impl App {
                 }
             }
         };
-        if ask {
-            // In a task of its own: a caller who leaves does not leave the outcome unknown.
-            let app = self.clone();
-            let driven = tokio::spawn(async move { app.drive(id).await }.in_current_span()).await;
-            driven.map_err(KitError::internal)??;
-        }
-        let mut conn = self.db.pool().acquire().await?;
-        let found = charges::get_with_visit(&mut conn, id).await?;
-        let (charge, visit) = found.ok_or_else(|| KitError::not_found(id))?;
+        let (charge, visit) = match driven {
+            Some(known) => known,
+            None => self.charge(id).await?,
+        };
         match charge.state {
             State::Authorized | State::RequiresAction => Ok((charge, visit)),
             State::Authorizing => Err(Error::provider_down()),
@@ -106,6 +105,13 @@ impl App {
     }
 }
 
+/// Runs in a task of its own: a caller who leaves does not leave the outcome unknown.
+async fn lasting(
+    asked: impl Future<Output = Result<Driven, Error>> + Send + 'static,
+) -> Result<Driven, Error> {
+    tokio::spawn(asked.in_current_span()).await.map_err(KitError::internal)?
+}
+
 /// Decides under the visit's lock. What is inserted here stays only if the caller commits.
 async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) -> Result<Plan, Error> {
     let named = Visit {
@@ -117,15 +123,22 @@ async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) 
         start: call.start,
         ended: None,
     };
-    visits::put(tx, &named).await?;
-    let visit = visits::lock(tx, call.appointment).await?;
+    let met = visits::meet(tx, &named).await?;
+    let Some(visit) = met.known else {
+        // Nobody heard of it before, so there is no charge; a request that has another's name is noticed when it is written down.
+        return if met.now < call.authorize_by {
+            first(tx, call, now).await
+        } else {
+            Err(Error::HoldExpired)
+        };
+    };
     if visit.patient != call.patient {
         return Err(KitError::invalid("patient_id", "must be the patient of the appointment").into());
     }
-    let over = visit.ended.is_some() || visits::clock(tx).await? >= call.authorize_by;
+    let over = visit.ended.is_some() || met.now >= call.authorize_by;
     let repeat = match call.request {
         None => false,
-        Some(request) => match charges::attempt_of_request(tx, request).await? {
+        Some(request) => match attempts::of_request(tx, request).await? {
             None => false,
             Some((fingerprint, _)) if fingerprint != call.fingerprint => {
                 return Err(KitError::RequestIdReused { request_id: request.uuid() }.into());
@@ -135,17 +148,11 @@ async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) 
         },
     };
     let Some(charge) = charges::lock(tx, call.appointment, Kind::Copay).await? else {
-        if over {
-            return Err(Error::HoldExpired);
-        }
-        let fee = fees::in_force(tx, call.clinic, call.service_type, call.visit_date).await?;
-        let (fee, currency) = fee.ok_or(Error::FeeNotSet)?;
-        let amount = fee.copay.ok_or(Error::CopayNotDue)?;
-        return Ok(Plan::Begin(Box::new(Charge::copay(call.appointment, amount, currency, now))));
+        return if over { Err(Error::HoldExpired) } else { first(tx, call, now).await };
     };
     let other_card = call.card.is_some() && call.card != charge.payment_method;
     match charge.state {
-        State::Authorized => Ok(Plan::Answer(charge.id)),
+        State::Authorized => Ok(Plan::Answer(Box::new((charge, visit)))),
         State::Authorizing | State::RequiresAction | State::Declined | State::Lapsed if over => {
             Err(Error::HoldExpired)
         }
@@ -161,20 +168,28 @@ async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) 
     }
 }
 
+/// A charge of the fee in force, to be begun.
+async fn first(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) -> Result<Plan, Error> {
+    let fee = fees::in_force(tx, call.clinic, call.service_type, call.visit_date).await?;
+    let (fee, currency) = fee.ok_or(Error::FeeNotSet)?;
+    let amount = fee.copay.ok_or(Error::CopayNotDue)?;
+    Ok(Plan::Begin(Box::new(Charge::copay(call.appointment, amount, currency, now))))
+}
+
 /// Writes down what the provider is about to be asked.
 async fn begin(
     tx: &mut PgConnection,
-    mut charge: Charge,
+    charge: &mut Charge,
     card: &Card,
     call: &AuthorizeCopay,
     now: DateTime<Utc>,
-) -> Result<ChargeId, Error> {
+) -> Result<Asking, Error> {
     let is_new = charge.attempt == 0;
     let replaces = charge.ask(card.id);
     if is_new {
-        charges::insert(tx, &charge, Some(LEASE)).await?;
+        charges::insert(tx, charge, Some(LEASE)).await?;
     } else {
-        charges::save(tx, &mut charge, Some(LEASE), now).await?;
+        charges::save(tx, charge, Some(LEASE), now).await?;
     }
     let attempt = Attempt {
         charge: charge.id,
@@ -184,18 +199,14 @@ async fn begin(
         card: card.id,
         off_session: call.off_session,
         replaces,
-        created_at: visits::clock(tx).await?,
     };
-    charges::insert_attempt(tx, &attempt).await.map_err(|error| {
-        match (call.request, error.as_database_error()) {
-            // Another appointment's request of the same name was faster.
-            (Some(request), Some(refused)) if refused.constraint() == Some("attempt_request_once") => {
-                KitError::RequestIdReused { request_id: request.uuid() }
-            }
-            _ => error.into(),
+    attempts::insert(tx, &attempt).await.map_err(|error| match (call.request, error.as_database_error()) {
+        // Another appointment's request of the same name was faster.
+        (Some(request), Some(refused)) if refused.constraint() == Some("attempt_request_once") => {
+            KitError::RequestIdReused { request_id: request.uuid() }.into()
         }
-    })?;
-    Ok(charge.id)
+        _ => error.into(),
+    })
 }
 
 fn declined(charge: &Charge) -> Error {

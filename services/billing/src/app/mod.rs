@@ -5,6 +5,8 @@
 //! | [`fees`], [`cards`], [`account`] | fee schedules, cards on file, what is read |
 //! | [`authorize`] | reserves a co-pay for a held visit |
 //! | [`settle`] | asks the provider for one charge and takes over what it says |
+//! | [`renew`] | reserves a co-pay anew while the patient is away |
+//! | [`missed`] | makes the fee of a missed visit, and charges what the co-pay does not give |
 //! | [`visits`] | follows how visits end |
 //! | [`worker`] | drives every charge that is on its way to its end, from the database alone |
 
@@ -12,6 +14,8 @@ pub mod account;
 pub mod authorize;
 pub mod cards;
 pub mod fees;
+pub mod missed;
+pub mod renew;
 pub mod settle;
 pub mod visits;
 pub mod worker;

@@ -12,14 +12,14 @@ use rand::RngExt as _;
 use sqlx::PgConnection;
 
 use super::App;
-use crate::domain::charge::{Charge, Happened, Kind, State, Step};
+use crate::domain::charge::{Charge, Happened, Kind, Standing, State, Step};
 use crate::domain::ledger;
 use crate::domain::visit::Visit;
 use crate::error::Error;
 use crate::events;
 use crate::gateway::{Failure, KEY_LIFE_HOURS, Order, Payment, PaymentGateway};
-use crate::store::charges::{self, Asking};
-use crate::store::{ledger as journal, visits};
+use crate::store::attempts::{self, Asking};
+use crate::store::{charges, ledger as journal};
 
 /// How long whoever asks the provider has the charge for itself: [`ASKING`] and what surrounds it.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
@@ -31,132 +31,113 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 const CONFIRMATION_LOOK: Duration = Duration::from_secs(2);
 /// A key this old is no longer trusted to act once; a margin for clocks and slow answers is taken off its life.
 const KEY_TRUST: TimeDelta = TimeDelta::hours(KEY_LIFE_HOURS - 1);
+/// What a bank that asks for a patient who is away comes to, in the provider's words.
+const NOBODY_THERE: &str = "authentication_required";
+
+/// A charge with its visit as they stand after it was driven; `None` = that has to be read.
+pub(super) type Driven = Option<(Charge, Visit)>;
 
 impl App {
     /// Takes a charge's next step: asks the provider and takes over the answer. An unknown answer leaves the charge to the
     /// worker.
-    pub(super) async fn drive(&self, id: ChargeId) -> Result<(), Error> {
+    pub(super) async fn drive(&self, id: ChargeId) -> Result<Driven, Error> {
         let mut conn = self.db.pool().acquire().await?;
-        let Some(charge) = charges::get(&mut conn, id).await? else { return Ok(()) };
-        let Some(step) = charge.step() else {
-            charges::postpone(&mut conn, id, charge.revision, None).await?;
-            return Ok(());
+        let Some((charge, visit)) = charges::get_with_visit(&mut conn, id).await? else { return Ok(None) };
+        let now = self.clock.now();
+        if charge.renews(&visit, now) {
+            drop(conn);
+            return match self.renew(&charge).await? {
+                Some((charge, asking)) => self.take(charge, Step::Authorize, &asking).await,
+                None => Ok(None),
+            };
+        }
+        let Some(step) = charge.step(now) else {
+            charges::postpone(&mut conn, id, charge.revision, after_change(&charge, &visit, now)).await?;
+            return Ok(Some((charge, visit)));
         };
-        let asking = charges::asking(&mut conn, &charge).await?;
+        let asking = attempts::newest(&mut conn, &charge).await?;
         drop(conn);
-        let answer = tokio::time::timeout(ASKING, ask(self.gateway.as_ref(), &charge, step, &asking));
+        self.take(charge, step, &asking).await
+    }
+
+    /// Takes one step of a charge.
+    pub(super) async fn take(&self, charge: Charge, step: Step, asking: &Asking) -> Result<Driven, Error> {
+        let answer = tokio::time::timeout(ASKING, ask(self.gateway.as_ref(), &charge, step, asking));
         let too_long = |_| Err(Failure::Unknown(format!("no answer in {} s", ASKING.as_secs())));
         match answer.await.unwrap_or_else(too_long) {
             Ok(payment) => self.learn(&charge, payment).await,
             Err(failure) => {
-                tracing::warn!(charge = %id, ?step, tries = charge.tries, error = %failure, "a charge waits for the provider");
+                tracing::warn!(charge = %charge.id, ?step, tries = charge.tries, error = %failure, "a charge waits for the provider");
                 let mut conn = self.db.pool().acquire().await?;
-                charges::postpone(&mut conn, id, charge.revision, pause(&charge)).await?;
-                Ok(())
+                charges::postpone(&mut conn, charge.id, charge.revision, Some(pause(&charge))).await?;
+                Ok(None)
             }
         }
     }
 
     /// Takes over what the provider said of `seen`, unless someone else did so in the meantime.
-    async fn learn(&self, seen: &Charge, payment: Payment) -> Result<(), Error> {
+    async fn learn(&self, seen: &Charge, payment: Payment) -> Result<Driven, Error> {
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let visit = visits::lock(&mut tx, seen.appointment).await?;
-        let Some(mut charge) = charges::lock(&mut tx, seen.appointment, seen.kind).await? else {
-            return Ok(());
-        };
+        let found = charges::lock_with_visit(&mut tx, seen.appointment, seen.kind).await?;
+        let Some((mut charge, visit)) = found else { return Ok(None) };
         if (charge.state, charge.attempt) != (seen.state, seen.attempt) {
-            return Ok(());
+            return Ok(Some((charge, visit)));
         }
+        let was = charge.clone();
         if payment.reference.is_some() {
             charge.provider_reference = payment.reference;
         }
-        let before = charge.clone();
         let happened = charge.learn(&payment.standing, visit.ended, now);
-        if charge == before && before.provider_reference == seen.provider_reference {
-            charges::postpone(&mut tx, charge.id, charge.revision, pause(&charge)).await?;
+        if charge == was {
+            let due =
+                if charge.pending() { Some(pause(&charge)) } else { after_change(&charge, &visit, now) };
+            charges::postpone(&mut tx, charge.id, charge.revision, due).await?;
         } else {
-            self.conclude(&mut tx, &visit, &mut charge, happened, now).await?;
+            self.conclude(&mut tx, &visit, was.state, &mut charge, happened, now).await?;
         }
         tx.commit().await?;
-        if charge.pending() {
+        // What follows at once: the next step, another reservation, or the fee that the end of the visit costs.
+        if charge.next_look(&visit, now).is_some_and(|at| at <= now) || visit.ended.is_some() {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(Some((charge, visit)))
     }
-}
 
-impl App {
-    /// Writes a changed co-pay back with what happened to it, and brings the visit's fee along.
+    /// Writes a changed charge, which `was` in another state, back with what happened to it, and brings the visit's fee along.
     pub(super) async fn conclude(
         &self,
         tx: &mut PgConnection,
         visit: &Visit,
-        copay: &mut Charge,
+        was: State,
+        charge: &mut Charge,
         happened: Vec<Happened>,
         now: DateTime<Utc>,
     ) -> sqlx::Result<()> {
-        record(tx, visit, copay, &happened, now).await?;
-        if matches!(copay.state, State::Declined | State::Authorized) {
-            charges::save_decline(tx, copay).await?;
+        record(tx, visit, charge, &happened, now).await?;
+        if [was, charge.state].contains(&State::Declined) {
+            attempts::save_decline(tx, charge).await?;
         }
-        let due = due_after_change(copay);
-        charges::save(tx, copay, due, now).await?;
+        let due = after_change(charge, visit, now);
+        charges::save(tx, charge, due, now).await?;
+        if charge.kind == Kind::NoShowFee {
+            return Ok(());
+        }
         let drawn = happened.iter().find_map(|happened| match happened {
             Happened::Voided { drawn, .. } => Some(*drawn),
-            Happened::Authorized
-            | Happened::NotAuthorized
-            | Happened::Captured
+            Happened::Authorized { .. }
+            | Happened::NotAuthorized { .. }
+            | Happened::Captured { .. }
             | Happened::Lapsed { .. }
             | Happened::FeeCharged
             | Happened::Owed => None,
         });
-        self.bring_fee_along(tx, visit, Some(copay), drawn.unwrap_or(0), now).await
-    }
-
-    /// Makes the fee that the visit's end costs, and settles it once its co-pay can give it nothing more than `drawn`.
-    pub(super) async fn bring_fee_along(
-        &self,
-        tx: &mut PgConnection,
-        visit: &Visit,
-        copay: Option<&Charge>,
-        drawn: i64,
-        now: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
-        let fee = match charges::lock(tx, visit.appointment, Kind::NoShowFee).await? {
-            Some(fee) => Some(fee),
-            None => self.begin_fee(tx, visit, copay, now).await?,
-        };
-        let Some(mut fee) = fee.filter(|fee| fee.state == State::Capturing) else { return Ok(()) };
-        if copay.is_none_or(Charge::gives_no_more) {
-            let happened = fee.settle_fee(drawn);
-            record(tx, visit, &mut fee, &happened, now).await?;
-            charges::save(tx, &mut fee, None, now).await?;
-        }
-        Ok(())
-    }
-
-    /// `None` = the visit costs no fee, or it is not known yet what its co-pay can give.
-    async fn begin_fee(
-        &self,
-        tx: &mut PgConnection,
-        visit: &Visit,
-        copay: Option<&Charge>,
-        now: DateTime<Utc>,
-    ) -> sqlx::Result<Option<Charge>> {
-        let Some(ended) = visit.ended.filter(|ended| ended.fee > 0) else { return Ok(None) };
-        if copay.is_some_and(|copay| copay.state == State::Authorizing) {
-            return Ok(None);
-        }
-        let currency = copay.map_or(self.currency, |copay| copay.currency);
-        let fee = Charge::fee(copay, visit.appointment, ended.fee, currency, now);
-        charges::insert(tx, &fee, None).await?;
-        Ok(Some(fee))
+        self.bring_fee_along(tx, visit, Some(charge), drawn.unwrap_or(0), now).await
     }
 }
 
 /// Tells what happened to a charge and posts it. The caller saves the charge, whose version this raises.
-async fn record(
+pub(super) async fn record(
     tx: &mut PgConnection,
     visit: &Visit,
     charge: &mut Charge,
@@ -184,54 +165,73 @@ async fn ask(
 ) -> Result<Payment, Failure> {
     let key = |verb: &str| format!("{verb}-{}-{}", charge.id, charge.attempt);
     let reference = || charge.provider_reference.as_deref().unwrap_or_default();
-    match step {
-        Step::Authorize => {
-            if let Some(old) = &asking.replaces {
-                gateway.cancel(&key("replace"), old).await?;
+    let (verb, amount, at_once) = match step {
+        Step::Authorize => ("authorize", charge.amount, false),
+        Step::Charge(amount) => ("charge", amount, true),
+        Step::Capture(amount) => return gateway.capture(&key("capture"), reference(), amount).await,
+        Step::Cancel => return gateway.cancel(&key("cancel"), reference()).await,
+        Step::LookUp => return gateway.look_up(reference()).await,
+    };
+    if let Some(old) = &asking.replaces {
+        let before = gateway.cancel(&key("replace"), old).await?;
+        match before.standing {
+            Standing::Released => {}
+            Standing::Taken { .. } => return Ok(before),
+            Standing::Reserved { .. } | Standing::ActionRequired { .. } | Standing::Refused { .. } => {
+                return Err(Failure::Unknown("the payment before is not cancelled".into()));
             }
-            let order = Order {
-                key: key("authorize"),
-                customer: asking.customer.clone(),
-                card: asking.provider_card.clone(),
-                amount: charge.amount,
-                currency: charge.currency,
-                off_session: asking.off_session,
-                charge: charge.id,
-                appointment: charge.appointment,
-                since: asking.created_at,
-            };
-            if asking.now - asking.created_at < KEY_TRUST {
-                return gateway.authorize(&order).await;
-            }
-            let found = gateway.find(&order.customer, &order.key, order.since).await?;
-            Ok(found.unwrap_or_else(Payment::never_made))
         }
-        Step::Capture(amount) => gateway.capture(&key("capture"), reference(), amount).await,
-        Step::Cancel => gateway.cancel(&key("cancel"), reference()).await,
-        Step::LookUp => gateway.look_up(reference()).await,
     }
+    let order = Order {
+        key: key(verb),
+        customer: asking.customer.clone(),
+        card: asking.provider_card.clone(),
+        amount,
+        currency: charge.currency,
+        at_once,
+        off_session: asking.off_session,
+        charge: charge.id,
+        appointment: charge.appointment,
+        since: asking.created_at,
+    };
+    let payment = if asking.now - asking.created_at < KEY_TRUST {
+        gateway.authorize(&order).await?
+    } else {
+        let found = gateway.find(&order.customer, &order.key, order.since).await?;
+        found.unwrap_or_else(Payment::never_made)
+    };
+    if asking.off_session { close(gateway, &key("close"), payment).await } else { Ok(payment) }
+}
+
+/// With the patient away a refusal is final: what it left behind is ended, so that nobody can pay it later.
+async fn close(gateway: &dyn PaymentGateway, key: &str, payment: Payment) -> Result<Payment, Failure> {
+    let code = match &payment.standing {
+        Standing::Refused { code } => code.clone(),
+        Standing::ActionRequired { .. } => NOBODY_THERE.to_owned(),
+        Standing::Reserved { .. } | Standing::Taken { .. } | Standing::Released => return Ok(payment),
+    };
+    if let Some(open) = &payment.reference {
+        let ended = gateway.cancel(key, open).await?;
+        if ended.standing != Standing::Released {
+            return Ok(ended);
+        }
+    }
+    Ok(Payment { standing: Standing::Refused { code }, ..payment })
 }
 
 /// When a charge that just changed is to be looked at.
-fn due_after_change(charge: &Charge) -> Option<Duration> {
+pub(super) fn after_change(charge: &Charge, visit: &Visit, now: DateTime<Utc>) -> Option<Duration> {
+    let at_once = |at: DateTime<Utc>| (at - now).to_std().unwrap_or_default();
     match charge.state {
-        State::RequiresAction => Some(CONFIRMATION_LOOK),
-        State::Authorizing
-        | State::Authorized
-        | State::Declined
-        | State::Capturing
-        | State::Captured
-        | State::Voiding
-        | State::Voided
-        | State::Lapsed
-        | State::Refunded => charge.pending().then_some(Duration::ZERO),
+        State::RequiresAction if !charge.renews(visit, now) => Some(CONFIRMATION_LOOK),
+        _ => charge.next_look(visit, now).map(at_once),
     }
 }
 
-/// When a charge that did not change is to be looked at again: later each time, and never at once by all.
-fn pause(charge: &Charge) -> Option<Duration> {
+/// When the provider is to be asked again about a charge that did not change: later each time, and never at once by all.
+fn pause(charge: &Charge) -> Duration {
     let longest = BACKOFF.0.saturating_mul(1 << charge.tries.clamp(0, 10)).min(BACKOFF.1);
-    charge.pending().then(|| longest.mul_f64(rand::rng().random_range(0.5..=1.0)))
+    longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 
 #[cfg(test)]
@@ -239,7 +239,6 @@ mod tests {
     use kit::ids::{AppointmentId, PaymentMethodId};
 
     use super::*;
-    use crate::domain::charge::Standing;
     use crate::gateway::MockPaymentGateway;
 
     fn charge() -> Charge {
@@ -249,9 +248,8 @@ mod tests {
         charge
     }
 
-    fn asking(charge: &Charge, age: TimeDelta, replaces: Option<&str>) -> Asking {
+    fn asking(age: TimeDelta, replaces: Option<&str>) -> Asking {
         Asking {
-            card: charge.payment_method.expect("asked for with a card"),
             customer: "cus_1".into(),
             provider_card: "pm_1".into(),
             off_session: false,
@@ -276,7 +274,7 @@ mod tests {
             .times(1)
             .withf(move |order| order.key == key)
             .returning(|_| Ok(reserved()));
-        let asking = asking(&charge, TimeDelta::hours(22), None);
+        let asking = asking(TimeDelta::hours(22), None);
         assert_eq!(ask(&gateway, &charge, Step::Authorize, &asking).await, Ok(reserved()));
     }
 
@@ -286,7 +284,7 @@ mod tests {
         let mut gateway = MockPaymentGateway::new();
         let mut found = vec![None, Some(reserved())];
         gateway.expect_find().times(2).returning(move |_, _, _| Ok(found.pop().flatten()));
-        let asking = asking(&charge, TimeDelta::hours(23), None);
+        let asking = asking(TimeDelta::hours(23), None);
         assert_eq!(ask(&gateway, &charge, Step::Authorize, &asking).await, Ok(reserved()));
         assert_eq!(ask(&gateway, &charge, Step::Authorize, &asking).await, Ok(Payment::never_made()));
     }
@@ -297,7 +295,7 @@ mod tests {
         let mut gateway = MockPaymentGateway::new();
         let lost = || Err(Failure::Unknown("no answer".into()));
         gateway.expect_cancel().times(1).withf(|_, payment| payment == "pi_0").returning(move |_, _| lost());
-        let asking = asking(&charge, TimeDelta::zero(), Some("pi_0"));
+        let asking = asking(TimeDelta::zero(), Some("pi_0"));
         assert_eq!(ask(&gateway, &charge, Step::Authorize, &asking).await, lost());
     }
 }

@@ -3,7 +3,7 @@
 //! Only the database says what is to be done: a charge is claimed by moving its `due_at` beyond a lease, with rows that another
 //! worker is claiming left to it. Whoever dies holding a charge loses it when the lease is over.
 //!
-//! Beside it, old webhooks are forgotten.
+//! Beside it, old webhooks are forgotten, and reservations that a program from before left without a next look get one.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::settle::LEASE;
+use crate::domain::renewal::KEPT_UP_FOR;
 use crate::store::{charges, webhooks};
 
 /// Charges driven at once by one replica.
@@ -24,6 +25,8 @@ const POLL: Duration = Duration::from_secs(1);
 const WEBHOOK_MEMORY: TimeDelta = TimeDelta::days(30);
 /// Pause between two rounds of forgetting.
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Pause between two searches for reservations without a next look.
+const PLAN_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Drives charges until `stop`, whatever fails in between. What is running then is finished: each call to the provider has
 /// its own time limit.
@@ -61,6 +64,26 @@ pub async fn forget_webhooks(app: App, stop: CancellationToken) {
 async fn forget(app: &App) -> sqlx::Result<u64> {
     let mut conn = app.db.pool().acquire().await?;
     webhooks::forget(&mut conn, app.clock.now() - WEBHOOK_MEMORY).await
+}
+
+/// Has every reservation looked at that should be, until `stop`: at the start, then once an hour.
+pub async fn plan_looks(app: App, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(PLAN_EVERY);
+    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
+        match plan(&app).await {
+            Ok(0) => {}
+            Ok(charges) => {
+                tracing::info!(charges, "reservations without a next look have one now");
+                app.wake.notify_one();
+            }
+            Err(error) => tracing::warn!(%error, "reservations without a next look wait for one"),
+        }
+    }
+}
+
+async fn plan(app: &App) -> sqlx::Result<u64> {
+    let mut conn = app.db.pool().acquire().await?;
+    charges::plan_looks(&mut conn, app.clock.now() - KEPT_UP_FOR).await
 }
 
 async fn drive(app: App, id: ChargeId) {

@@ -3,14 +3,16 @@
 //! ```text
 //! COPAY: AUTHORIZING -> AUTHORIZED -> CAPTURING -> CAPTURED -> REFUNDED
 //!            |             |-> VOIDING -> VOIDED
-//!            |             `-> LAPSED
-//!            |-> REQUIRES_ACTION -> AUTHORIZED | DECLINED | VOIDING
+//!            |             |-> AUTHORIZING (renewed)
+//!            |             `-> LAPSED -> AUTHORIZING (renewed) | VOIDED
+//!            |-> REQUIRES_ACTION -> AUTHORIZED | DECLINED | VOIDING | AUTHORIZING (another attempt)
 //!            `-> DECLINED -> AUTHORIZING (another attempt) | VOIDING
+//! NO_SHOW_FEE: CAPTURING -> CAPTURED -> REFUNDED
 //! ```
 //!
 //! Two things move it: what the provider says of its newest payment ([`Charge::learn`]) and how its visit ended
-//! ([`Charge::follow`]). Either may come first and any number of times; the end is the same. A no-show fee has no payment of
-//! its own: it takes its part of the co-pay's authorization when that is released, and settles with it.
+//! ([`Charge::follow`]). Either may come first and any number of times; the end is the same. When a reservation is made anew
+//! stands in [`super::renewal`], how a fee is settled in [`super::missed`].
 
 use chrono::{DateTime, Utc};
 use kit::ids::{AppointmentId, ChargeId, PaymentMethodId};
@@ -103,6 +105,8 @@ pub enum Standing {
 pub enum Step {
     /// Reserve the amount, as the newest attempt says.
     Authorize,
+    /// Take this much at once, as the newest attempt says.
+    Charge(i64),
     /// Take this much and release the rest.
     Capture(i64),
     /// Release the reservation.
@@ -115,11 +119,20 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened {
     /// Reserved on the card.
-    Authorized,
+    Authorized {
+        /// It had been reserved before.
+        renewal: bool,
+    },
     /// Could not be reserved: declined, or to be confirmed by the patient.
-    NotAuthorized,
+    NotAuthorized {
+        /// It had been reserved before.
+        renewal: bool,
+    },
     /// Taken.
-    Captured,
+    Captured {
+        /// The part that was owed already, minor units.
+        debt: i64,
+    },
     /// No longer due, and its reservation gone.
     Voided {
         /// Given back to the card, minor units.
@@ -169,10 +182,12 @@ pub struct Charge {
     pub draw: i64,
     /// The card used last.
     pub payment_method: Option<PaymentMethodId>,
-    /// The provider's newest payment.
+    /// The provider's newest payment of this charge's own. A fee has none when it took no more than the co-pay's payment gave.
     pub provider_reference: Option<String>,
     /// Until when the reservation may be taken.
     pub capture_before: Option<DateTime<Utc>>,
+    /// When it was last learned to be reserved; `None` = it never was.
+    pub authorized_at: Option<DateTime<Utc>>,
     /// Why the last attempt failed.
     pub decline_code: Option<String>,
     /// Lets the patient's browser confirm.
@@ -199,20 +214,9 @@ impl Charge {
         Self::new(appointment, Kind::Copay, State::Authorizing, amount, currency, now)
     }
 
-    /// The fee of a visit whose co-pay, if it has one, is on its way to be settled.
-    pub fn fee(
-        copay: Option<&Self>,
-        appointment: AppointmentId,
-        amount: i64,
-        currency: Currency,
-        now: DateTime<Utc>,
-    ) -> Self {
-        let mut fee = Self::new(appointment, Kind::NoShowFee, State::Capturing, amount, currency, now);
-        if let Some(copay) = copay.filter(|copay| copay.draw > 0) {
-            fee.provider_reference = copay.provider_reference.clone();
-            fee.payment_method = copay.payment_method;
-        }
-        fee
+    /// The fee of a visit that was cancelled late or missed.
+    pub fn fee(appointment: AppointmentId, amount: i64, currency: Currency, now: DateTime<Utc>) -> Self {
+        Self::new(appointment, Kind::NoShowFee, State::Capturing, amount, currency, now)
     }
 
     fn new(
@@ -239,6 +243,7 @@ impl Charge {
             payment_method: None,
             provider_reference: None,
             capture_before: None,
+            authorized_at: None,
             decline_code: None,
             client_secret: None,
             void_cause: None,
@@ -254,23 +259,25 @@ impl Charge {
     /// Begins another attempt, with `card`. Answers the payment of the attempt before, which must be cancelled before the
     /// provider is asked, so that no two reservations ever live at once.
     pub fn ask(&mut self, card: PaymentMethodId) -> Option<String> {
-        self.state = State::Authorizing;
+        if self.kind == Kind::Copay {
+            self.leave_reservation(State::Authorizing);
+        }
         self.attempt += 1;
         self.payment_method = Some(card);
         self.decline_code = None;
-        self.client_secret = None;
         self.provider_reference.take()
     }
 
     /// What the provider is to be asked next, `None` = nothing.
-    pub fn step(&self) -> Option<Step> {
-        if self.kind == Kind::NoShowFee {
-            return None;
-        }
+    pub fn step(&self, now: DateTime<Utc>) -> Option<Step> {
         match self.state {
+            State::Capturing if self.kind == Kind::NoShowFee => {
+                (self.attempt > 0).then(|| Step::Charge(self.uncollected()))
+            }
             State::Authorizing => Some(Step::Authorize),
+            State::Capturing if self.too_late(now) => Some(Step::LookUp),
             State::Capturing => Some(Step::Capture(self.authorized)),
-            State::Voiding if self.draw > 0 => Some(Step::Capture(self.draw)),
+            State::Voiding if self.draw > 0 && !self.too_late(now) => Some(Step::Capture(self.draw)),
             State::Voiding => Some(Step::Cancel),
             State::Authorized | State::RequiresAction | State::Declined => {
                 self.provider_reference.is_some().then_some(Step::LookUp)
@@ -282,9 +289,8 @@ impl Charge {
     /// Whether a worker must keep asking: the charge is on its way and nobody else will say how it went.
     pub fn pending(&self) -> bool {
         match self.state {
-            State::Authorizing | State::Capturing | State::Voiding | State::RequiresAction => {
-                self.kind == Kind::Copay
-            }
+            State::Capturing if self.kind == Kind::NoShowFee => self.attempt > 0,
+            State::Authorizing | State::Capturing | State::Voiding | State::RequiresAction => true,
             State::Authorized
             | State::Declined
             | State::Captured
@@ -300,30 +306,40 @@ impl Charge {
             Authorized, Authorizing, Captured, Capturing, Declined, Lapsed, Refunded, RequiresAction,
         };
         use State::{Voided, Voiding};
+        if self.kind == Kind::NoShowFee {
+            return self.learn_fee(standing);
+        }
         match (self.state, standing) {
             (Captured | Voided | Lapsed | Refunded, _) => vec![],
             (Voiding, Standing::Taken { amount }) if self.draw > 0 => self.voided(*amount),
-            // Taken, by whomever: the ledger says what is true, also of a co-pay that was to be voided.
+            // Taken, by whomever: the ledger says what is true, also of a co-pay that was to be voided or is owed.
             (
                 Authorizing | Authorized | RequiresAction | Declined | Capturing | Voiding,
                 Standing::Taken { amount },
             ) => {
+                let debt = std::mem::take(&mut self.owed);
                 self.captured = *amount;
                 self.leave_reservation(Captured);
-                vec![Happened::Captured]
+                vec![Happened::Captured { debt }]
             }
             (Voiding, Standing::Released) => self.voided(0),
             (
                 Voiding,
                 Standing::Reserved { .. } | Standing::ActionRequired { .. } | Standing::Refused { .. },
             ) => vec![],
-            (Authorized | Capturing, Standing::Reserved { capture_before, .. }) => {
+            // What may no longer be captured is no reservation, whatever the provider still calls it.
+            (Authorized | Capturing, Standing::Reserved { capture_before, .. })
+                if capture_before.is_none_or(|end| now < end) =>
+            {
                 self.capture_before = *capture_before;
                 vec![]
             }
             (
                 Authorized | Capturing,
-                Standing::Released | Standing::Refused { .. } | Standing::ActionRequired { .. },
+                Standing::Reserved { .. }
+                | Standing::Released
+                | Standing::Refused { .. }
+                | Standing::ActionRequired { .. },
             ) => {
                 let at = self.capture_before.filter(|end| *end <= now).unwrap_or(now);
                 let mut happened = vec![Happened::Lapsed { amount: self.authorized, at }];
@@ -332,29 +348,22 @@ impl Charge {
                 happened
             }
             (Authorizing | RequiresAction | Declined, Standing::Reserved { amount, capture_before }) => {
+                let renewal = self.authorized_at.is_some();
                 self.authorized = *amount;
                 self.capture_before = *capture_before;
+                self.authorized_at = Some(now);
                 self.decline_code = None;
-                self.enter(Authorized, Happened::Authorized, ended)
+                self.enter(Authorized, Happened::Authorized { renewal }, ended)
             }
             (Authorizing, Standing::ActionRequired { client_secret }) => {
                 self.client_secret = Some(client_secret.clone());
                 self.state = RequiresAction;
-                let happened = self.tell(Happened::NotAuthorized, ended);
-                if self.state != RequiresAction {
-                    self.client_secret = None;
-                }
-                happened
+                let renewal = self.authorized_at.is_some();
+                self.tell(Happened::NotAuthorized { renewal }, ended)
             }
             (RequiresAction | Declined, Standing::ActionRequired { .. }) => vec![],
-            (Authorizing | RequiresAction, Standing::Refused { code }) => {
-                self.decline_code = Some(code.clone());
-                self.enter(Declined, Happened::NotAuthorized, ended)
-            }
-            (Authorizing | RequiresAction, Standing::Released) => {
-                self.decline_code = Some("canceled".to_owned());
-                self.enter(Declined, Happened::NotAuthorized, ended)
-            }
+            (Authorizing | RequiresAction, Standing::Refused { code }) => self.declined(code, ended),
+            (Authorizing | RequiresAction, Standing::Released) => self.declined("canceled", ended),
             (Declined, Standing::Refused { .. } | Standing::Released) => vec![],
         }
     }
@@ -366,7 +375,7 @@ impl Charge {
                 self.state = State::Capturing;
                 vec![]
             }
-            (State::Lapsed, None) if self.owed == 0 => {
+            (State::Declined, None) if self.owed == 0 => {
                 self.owed = self.amount;
                 vec![Happened::Owed]
             }
@@ -378,15 +387,15 @@ impl Charge {
                 // Without a payment at the provider there is nothing to release.
                 if self.provider_reference.is_none() { self.voided(0) } else { vec![] }
             }
-            (State::Lapsed, Some(cause)) if self.owed == 0 => {
+            (State::Lapsed, Some(cause)) => {
                 self.void_cause = Some(cause);
                 self.voided(0)
             }
-            // Booked visits have an authorization; renewing one that was refused is what could lead here.
-            (State::RequiresAction | State::Declined, None) => vec![],
-            (State::Lapsed, _) => vec![],
+            // Due now: see `renewal`. What the card then says ends it.
+            (State::Lapsed | State::RequiresAction, None) => vec![],
             (
-                State::Authorizing
+                State::Declined
+                | State::Authorizing
                 | State::Capturing
                 | State::Captured
                 | State::Voiding
@@ -395,17 +404,6 @@ impl Charge {
                 _,
             ) => vec![],
         }
-    }
-
-    /// Ends a fee of which `drawn` came out of the co-pay's authorization; the rest is owed.
-    pub fn settle_fee(&mut self, drawn: i64) -> Vec<Happened> {
-        self.captured = drawn;
-        self.drawn_from_copay = drawn;
-        self.owed = self.amount - drawn;
-        self.state = State::Captured;
-        let mut happened = vec![Happened::FeeCharged];
-        happened.extend((self.owed > 0).then_some(Happened::Owed));
-        happened
     }
 
     /// Whether a fee can be settled now: this co-pay will give it nothing more.
@@ -421,6 +419,12 @@ impl Charge {
         }
     }
 
+    fn declined(&mut self, code: &str, ended: Option<Ended>) -> Vec<Happened> {
+        self.decline_code = Some(code.to_owned());
+        let renewal = self.authorized_at.is_some();
+        self.enter(State::Declined, Happened::NotAuthorized { renewal }, ended)
+    }
+
     fn enter(&mut self, state: State, happened: Happened, ended: Option<Ended>) -> Vec<Happened> {
         self.client_secret = None;
         self.state = state;
@@ -429,10 +433,9 @@ impl Charge {
 
     /// A dead hold's authorization is nobody's news: it goes at once.
     fn tell(&mut self, happened: Happened, ended: Option<Ended>) -> Vec<Happened> {
-        match ended {
-            None => vec![happened],
-            Some(ended) => self.follow(ended),
-        }
+        let Some(ended) = ended else { return vec![happened] };
+        let news = ended.how.voids().is_none().then_some(happened);
+        news.into_iter().chain(self.follow(ended)).collect()
     }
 
     fn voided(&mut self, drawn: i64) -> Vec<Happened> {

@@ -60,13 +60,13 @@ pub fn entries(charge: &Charge, happened: &Happened) -> Vec<Entry> {
         amount,
     };
     let entries = match happened {
-        Happened::Captured => vec![due(charge.captured), paid(charge.captured)],
+        Happened::Captured { debt } => vec![due(charge.captured - debt), paid(charge.captured)],
         Happened::FeeCharged => vec![due(charge.amount), paid(charge.captured)],
         // A fee's debt is due with the fee itself.
         Happened::Owed if charge.kind == Kind::Copay => vec![due(charge.owed)],
         Happened::Owed
-        | Happened::Authorized
-        | Happened::NotAuthorized
+        | Happened::Authorized { .. }
+        | Happened::NotAuthorized { .. }
         | Happened::Voided { .. }
         | Happened::Lapsed { .. } => vec![],
     };

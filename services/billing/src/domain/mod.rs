@@ -7,13 +7,17 @@
 //! | [`card`] | cards on file |
 //! | [`visit`] | what billing knows of a visit, and how it ended |
 //! | [`charge`] | a charge's life: states, what moves it, what is told of it |
+//! | [`renewal`] | when a reservation is looked at, captured and made anew |
+//! | [`missed`] | how a no-show fee is settled |
 //! | [`ledger`] | which accounts each happening moves |
 
 pub mod card;
 pub mod charge;
 pub mod fee;
 pub mod ledger;
+pub mod missed;
 pub mod money;
+pub mod renewal;
 pub mod visit;
 
 #[cfg(test)]

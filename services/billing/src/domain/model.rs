@@ -3,15 +3,17 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use kit::ids::{AppointmentId, PaymentMethodId};
+use chrono::{DateTime, TimeDelta, Utc};
+use kit::ids::{AppointmentId, ClinicId, PatientId, PaymentMethodId, ServiceTypeId};
 use proptest::prelude::*;
 
 use super::charge::{Charge, Happened, Standing, State, Step};
 use super::ledger::{self, Account};
-use super::visit::{Ended, Ending};
+use super::visit::{Ended, Ending, Visit};
 
 const COPAY: i64 = 2_500;
+/// How long an authorization lives.
+const LIFE: TimeDelta = TimeDelta::hours(114);
 
 /// How the card of an attempt answers.
 #[derive(Clone, Copy, Debug)]
@@ -24,16 +26,20 @@ enum Card {
 /// What happens next.
 #[derive(Clone, Debug)]
 enum Move {
-    /// Someone takes the charge's next step; `answered` = the provider's answer arrives.
+    /// Someone takes the co-pay's next step; `answered` = the provider's answer arrives.
     Drive { answered: bool },
+    /// Someone takes the fee's next step.
+    DriveFee { answered: bool },
     /// The patient tries another card, where that is allowed.
     TryCard(Card),
-    /// The patient confirms, or fails to.
+    /// The patient confirms, or fails to; or pays what was declined after all.
     Confirm(bool),
     /// The visit or its hold ends; told any number of times.
     End,
-    /// The authorization dies of age.
-    Lapse,
+    /// Time passes, and authorizations die of age.
+    Pass { hours: i64 },
+    /// A booked visit is moved to so many days from now.
+    Reschedule { days: i64 },
 }
 
 /// The provider's own record: payments by idempotency key.
@@ -42,15 +48,13 @@ struct Provider {
     payments: HashMap<String, (Standing, Card)>,
 }
 
-fn reserved() -> Standing {
-    Standing::Reserved { amount: COPAY, capture_before: None }
-}
-
 impl Provider {
-    fn authorize(&mut self, key: &str, card: Card) -> Standing {
+    fn pay(&mut self, key: &str, card: Card, away: bool, good: Standing) -> Standing {
+        let refused = |code: &str| Standing::Refused { code: code.into() };
         let first = match card {
-            Card::Good => reserved(),
-            Card::Declined => Standing::Refused { code: "insufficient_funds".into() },
+            Card::Good => good,
+            Card::Declined => refused("insufficient_funds"),
+            Card::Asks if away => refused("authentication_required"),
             Card::Asks => Standing::ActionRequired { client_secret: "secret".into() },
         };
         self.payments.entry(key.to_owned()).or_insert((first, card)).0.clone()
@@ -62,13 +66,21 @@ impl Provider {
             (Standing::Reserved { amount: held, .. }, Standing::Taken { amount }) => amount <= held,
             (Standing::Taken { .. } | Standing::Released, _) => false,
             (_, Standing::Released) => true,
-            (Standing::ActionRequired { .. }, _) => true,
+            (Standing::ActionRequired { .. } | Standing::Refused { .. }, _) => true,
             _ => false,
         };
         if legal {
             *payment = to;
         }
         payment.clone()
+    }
+
+    fn lapse(&mut self, now: DateTime<Utc>) {
+        for (standing, _) in self.payments.values_mut() {
+            if matches!(standing, Standing::Reserved { capture_before: Some(end), .. } if *end <= now) {
+                *standing = Standing::Released;
+            }
+        }
     }
 
     fn reservations(&self) -> usize {
@@ -84,12 +96,14 @@ impl Provider {
 }
 
 struct World {
+    now: DateTime<Utc>,
+    visit: Visit,
     charge: Charge,
     fee: Option<Charge>,
     card: Card,
+    away: bool,
     replaces: Option<String>,
     provider: Provider,
-    ended: Option<Ended>,
     told: Vec<Happened>,
     balances: HashMap<Account, i64>,
 }
@@ -97,38 +111,74 @@ struct World {
 impl World {
     fn new(card: Card) -> Self {
         let currency = "USD".parse().expect("a currency");
-        let mut charge = Charge::copay(AppointmentId::new(), COPAY, currency, DateTime::UNIX_EPOCH);
+        let now = DateTime::<Utc>::UNIX_EPOCH;
+        let mut charge = Charge::copay(AppointmentId::new(), COPAY, currency, now);
         charge.ask(PaymentMethodId::new());
+        let visit = Visit {
+            appointment: charge.appointment,
+            version: 0,
+            patient: PatientId::new(),
+            clinic: ClinicId::new(),
+            service_type: ServiceTypeId::new(),
+            start: now + TimeDelta::days(10),
+            ended: None,
+        };
         Self {
+            now,
+            visit,
             charge,
             fee: None,
             card,
+            away: false,
             replaces: None,
             provider: Provider::default(),
-            ended: None,
             told: vec![],
             balances: HashMap::new(),
         }
     }
 
     fn drive(&mut self, answered: bool) {
-        let Some(step) = self.charge.step() else { return };
-        let key = format!("attempt-{}", self.charge.attempt);
+        if self.charge.renews(&self.visit, self.now) {
+            self.replaces = self.charge.ask(PaymentMethodId::new());
+            self.away = true;
+        }
+        let Some(step) = self.charge.step(self.now) else { return };
+        let key = format!("copay-{}", self.charge.attempt);
         let standing = match step {
             Step::Authorize => {
                 if let Some(old) = &self.replaces {
                     self.provider.change(old, Standing::Released);
                 }
-                self.provider.authorize(&key, self.card)
+                self.provider.pay(&key, self.card, self.away, reserved(self.now))
             }
-            Step::Capture(amount) => self.provider.change(&key, Standing::Taken { amount }),
+            Step::Capture(amount) => {
+                let in_time = match self.provider.payments[&key].0 {
+                    Standing::Reserved { capture_before: Some(end), .. } => self.now < end,
+                    // Taken before, and the answer was lost.
+                    _ => self.provider.taken() > 0,
+                };
+                assert!(in_time, "a capture too late: {:?}", self.charge);
+                self.provider.change(&key, Standing::Taken { amount })
+            }
             Step::Cancel => self.provider.change(&key, Standing::Released),
             Step::LookUp => self.provider.payments[&key].0.clone(),
+            Step::Charge(_) => unreachable!("a co-pay is reserved first"),
         };
         if answered {
             self.charge.provider_reference = Some(key);
-            let happened = self.charge.learn(&standing, self.ended, DateTime::<Utc>::UNIX_EPOCH);
+            let happened = self.charge.learn(&standing, self.visit.ended, self.now);
             self.conclude(happened);
+        }
+    }
+
+    fn drive_fee(&mut self, answered: bool) {
+        let Some(fee) = self.fee.as_mut() else { return };
+        let Some(Step::Charge(amount)) = fee.step(self.now) else { return };
+        let standing = self.provider.pay("fee-1", self.card, true, Standing::Taken { amount });
+        if answered {
+            fee.provider_reference = Some("fee-1".into());
+            let happened = fee.learn(&standing, self.visit.ended, self.now);
+            post(&mut self.balances, fee, &happened);
         }
     }
 
@@ -138,51 +188,66 @@ impl World {
             .find_map(|h| if let Happened::Voided { drawn, .. } = h { Some(*drawn) } else { None });
         post(&mut self.balances, &self.charge, &happened);
         self.told.extend(happened);
-        let Some(ended) = self.ended.filter(|ended| ended.fee > 0) else { return };
+        let Some(ended) = self.visit.ended.filter(|ended| ended.fee > 0) else { return };
         if self.charge.state != State::Authorizing && self.fee.is_none() {
             let Charge { appointment, currency, created_at, .. } = self.charge;
-            self.fee = Some(Charge::fee(Some(&self.charge), appointment, ended.fee, currency, created_at));
+            self.fee = Some(Charge::fee(appointment, ended.fee, currency, created_at));
         }
-        if let Some(fee) = self.fee.as_mut().filter(|fee| fee.state == State::Capturing)
+        if let Some(fee) = self.fee.as_mut().filter(|fee| fee.awaits_copay())
             && self.charge.gives_no_more()
         {
-            let happened = fee.settle_fee(drawn.unwrap_or(0));
-            post(&mut self.balances, fee, &happened);
+            if fee.take_from_copay(drawn.unwrap_or(0)) {
+                fee.ask(PaymentMethodId::new());
+            } else {
+                let happened = fee.settle_fee();
+                post(&mut self.balances, fee, &happened);
+            }
         }
     }
 
     fn apply(&mut self, next: &Move, end: Ended) {
         match next {
             Move::Drive { answered } => self.drive(*answered),
+            Move::DriveFee { answered } => self.drive_fee(*answered),
             Move::TryCard(card) => {
                 let open = matches!(self.charge.state, State::Declined | State::RequiresAction);
-                if open && self.ended.is_none() {
+                if open && self.visit.ended.is_none() {
                     self.replaces = self.charge.ask(PaymentMethodId::new());
                     self.card = *card;
+                    self.away = false;
                 }
             }
             Move::Confirm(good) => {
-                let key = format!("attempt-{}", self.charge.attempt);
-                let asks =
-                    self.provider.payments.get(&key).is_some_and(|(_, card)| matches!(card, Card::Asks));
-                if asks && matches!(self.provider.payments[&key].0, Standing::ActionRequired { .. }) {
-                    let refused = Standing::Refused { code: "authentication_required".into() };
-                    self.provider.change(&key, if *good { reserved() } else { refused });
+                let key = format!("copay-{}", self.charge.attempt);
+                match self.provider.payments.get(&key).map(|(standing, _)| standing) {
+                    Some(Standing::ActionRequired { .. }) if !*good => {
+                        let refused = Standing::Refused { code: "authentication_required".into() };
+                        self.provider.change(&key, refused);
+                    }
+                    // With the patient away nobody has the secret that this takes.
+                    Some(Standing::ActionRequired { .. } | Standing::Refused { .. })
+                        if *good && !self.away =>
+                    {
+                        self.provider.change(&key, reserved(self.now));
+                    }
+                    _ => {}
                 }
             }
             Move::End => {
                 // Only what was authorized is ever booked, so only that can be attended, missed or cancelled.
-                let unbooked = !self.told.contains(&Happened::Authorized);
+                let unbooked = self.charge.authorized_at.is_none();
                 let end = if unbooked { Ended { how: Ending::HoldEnded, fee: 0 } } else { end };
-                let ended = *self.ended.get_or_insert(end);
+                let ended = *self.visit.ended.get_or_insert(end);
                 let happened = self.charge.follow(ended);
                 self.conclude(happened);
             }
-            Move::Lapse => {
-                for (standing, _) in self.provider.payments.values_mut() {
-                    if matches!(standing, Standing::Reserved { .. }) {
-                        *standing = Standing::Released;
-                    }
+            Move::Pass { hours } => {
+                self.now += TimeDelta::hours(*hours);
+                self.provider.lapse(self.now);
+            }
+            Move::Reschedule { days } => {
+                if self.visit.ended.is_none() && self.charge.authorized_at.is_some() {
+                    self.visit.start = self.now + TimeDelta::days(*days);
                 }
             }
         }
@@ -196,16 +261,25 @@ impl World {
         }
         assert!(self.provider.reservations() <= 1, "two reservations live at once");
         for once in [
-            self.times(|h| matches!(h, Happened::Captured)),
+            self.times(|h| matches!(h, Happened::Captured { .. })),
             self.times(|h| matches!(h, Happened::Voided { .. })),
+            self.times(|h| matches!(h, Happened::Owed)),
         ] {
             assert!(once <= 1, "{:?}", self.told);
+        }
+        for pair in self.told.windows(2) {
+            let lapsed_twice = matches!(pair, [Happened::Lapsed { .. }, Happened::Lapsed { .. }]);
+            assert!(!lapsed_twice, "a lapse that was neither renewed nor the end: {:?}", self.told);
         }
     }
 
     fn times(&self, what: impl Fn(&Happened) -> bool) -> usize {
         self.told.iter().filter(|h| what(h)).count()
     }
+}
+
+fn reserved(now: DateTime<Utc>) -> Standing {
+    Standing::Reserved { amount: COPAY, capture_before: Some(now + LIFE) }
 }
 
 fn post(balances: &mut HashMap<Account, i64>, charge: &Charge, happened: &[Happened]) {
@@ -221,17 +295,19 @@ fn cards() -> impl Strategy<Value = Card> {
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
-        4 => any::<bool>().prop_map(|answered| Move::Drive { answered }),
+        6 => any::<bool>().prop_map(|answered| Move::Drive { answered }),
+        2 => any::<bool>().prop_map(|answered| Move::DriveFee { answered }),
         1 => cards().prop_map(Move::TryCard),
         1 => any::<bool>().prop_map(Move::Confirm),
         1 => Just(Move::End),
-        1 => Just(Move::Lapse),
+        3 => (1..120_i64).prop_map(|hours| Move::Pass { hours }),
+        1 => (0..20_i64).prop_map(|days| Move::Reschedule { days }),
     ];
-    prop::collection::vec(one, 0..24)
+    prop::collection::vec(one, 0..32)
 }
 
 fn endings() -> impl Strategy<Value = Ended> {
-    let fee = prop_oneof![Just(0), Just(1_000), Just(COPAY), Just(4_000)];
+    let fee = prop_oneof![Just(0), Just(1_000), Just(COPAY), Just(COPAY + 1), Just(4_000)];
     prop_oneof![
         Just(Ended { how: Ending::Cancelled, fee: 0 }),
         Just(Ended { how: Ending::Attended, fee: 0 }),
@@ -245,7 +321,7 @@ proptest! {
 
     #[test]
     fn every_order_of_answers_and_endings_settles_to_the_cent(card in cards(), moves in moves(), end in endings()) {
-        const ENOUGH: usize = 4;
+        const ENOUGH: usize = 8;
         let mut world = World::new(card);
         for next in &moves {
             world.apply(next, end);
@@ -253,10 +329,13 @@ proptest! {
         world.apply(&Move::End, end);
         for _ in 0..ENOUGH {
             world.apply(&Move::Drive { answered: true }, end);
+            world.apply(&Move::DriveFee { answered: true }, end);
         }
         prop_assert_eq!(world.provider.reservations(), 0, "a reservation outlived its visit");
         prop_assert!(!world.charge.pending(), "{:?}", world.charge);
+        prop_assert!(!world.charge.renews(&world.visit, world.now), "{:?}", world.charge);
         let fee = world.fee.as_ref();
+        prop_assert!(fee.is_none_or(|fee| fee.state == State::Captured), "{:?}", fee);
         let captured = world.charge.captured + fee.map_or(0, |f| f.captured);
         let owed = world.charge.owed + fee.map_or(0, |f| f.owed);
         prop_assert_eq!(captured, world.provider.taken());
@@ -264,11 +343,47 @@ proptest! {
         prop_assert_eq!(balance(Account::Provider), captured);
         prop_assert_eq!(balance(Account::Receivable), owed);
         prop_assert_eq!(world.balances.values().sum::<i64>(), 0);
-        if let Some(ended) = world.ended.filter(|ended| ended.fee > 0) {
+        if let Some(ended) = world.visit.ended.filter(|ended| ended.fee > 0) {
             prop_assert_eq!(fee.map_or(0, |f| f.captured + f.owed), ended.fee);
         }
-        if world.ended.is_some_and(|e| e.how == Ending::Attended) {
+        if world.visit.ended.is_some_and(|e| e.how == Ending::Attended) {
             prop_assert_eq!(world.charge.captured + world.charge.owed, COPAY);
         }
+    }
+
+    #[test]
+    fn a_booked_visit_ends_the_same_in_whatever_order_and_however_often_news_of_its_end_comes(
+        card in cards(),
+        answers in prop::collection::vec((0..3, any::<bool>()), 0..16),
+        end in endings(),
+    ) {
+        const ENOUGH: usize = 4;
+        let settle = |world: &mut World| {
+            for _ in 0..ENOUGH {
+                world.apply(&Move::End, end);
+                world.apply(&Move::Drive { answered: true }, end);
+                world.apply(&Move::DriveFee { answered: true }, end);
+            }
+            let fee = world.fee.as_ref().map(|fee| (fee.state, fee.captured, fee.drawn_from_copay, fee.owed));
+            let Charge { state, captured, owed, void_cause, version: _, .. } = world.charge;
+            (state, captured, owed, void_cause, fee, world.told.clone())
+        };
+        let booked = || {
+            let mut world = World::new(Card::Good);
+            world.apply(&Move::Drive { answered: true }, end);
+            world.card = card;
+            world
+        };
+        let mut straight = booked();
+        let mut shuffled = booked();
+        for (what, answered) in answers {
+            let next = match what {
+                0 => Move::Drive { answered },
+                1 => Move::DriveFee { answered },
+                _ => Move::End,
+            };
+            shuffled.apply(&next, end);
+        }
+        prop_assert_eq!(settle(&mut shuffled), settle(&mut straight));
     }
 }

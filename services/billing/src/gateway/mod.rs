@@ -1,5 +1,6 @@
-//! The payment provider as billing needs it, and what can come of asking it. One adapter: [`stripe`].
+//! The payment provider as billing needs it, and what can come of asking it. One adapter: [`stripe`], with its `objects`.
 
+mod objects;
 pub mod stripe;
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ pub trait PaymentGateway: Send + Sync + 'static {
     /// How saving a card went in the meantime, by [`SavedCard::setup_reference`].
     async fn look_up_card(&self, setup_reference: &str) -> Result<SavedCard, Failure>;
 
-    /// Reserves an amount on a card. A card that says no is an answer, not a failure.
+    /// Reserves an amount on a card, or takes it at once. A card that says no is an answer, not a failure.
     async fn authorize(&self, order: &Order) -> Result<Payment, Failure>;
 
     /// Takes `amount` of a reservation and releases the rest; answers how the payment then stands.
@@ -43,7 +44,7 @@ pub trait PaymentGateway: Send + Sync + 'static {
 /// Hours after which a key no longer protects from acting twice (docs.stripe.com/api/idempotent_requests).
 pub const KEY_LIFE_HOURS: i64 = 24;
 
-/// One reservation asked for.
+/// One payment asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// Idempotency key; the payment remembers it, see [`PaymentGateway::find`].
@@ -56,6 +57,8 @@ pub struct Order {
     pub amount: i64,
     /// Of the amount.
     pub currency: Currency,
+    /// Taken at once, instead of reserved to be captured later.
+    pub at_once: bool,
     /// The patient is not there to confirm.
     pub off_session: bool,
     /// Kept with the payment, for people and for reconciliation.

@@ -2,20 +2,20 @@
 //!
 //! The provider in this repository's `sandbox` speaks it too, so this is what runs everywhere. An answer that came from an
 //! idempotency key's memory tells the past; it is followed by a look-up of the present. That memory holds trouble too: a key whose
-//! first answer was a 5xx answers nothing else for its whole life.
+//! first answer was a 5xx answers nothing else for its whole life. That call is over, so what it made can be looked up, and when it
+//! made nothing, the next key in a fixed order is asked with. Any other answer that says nothing is asked for with the same key.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use kit::ids::PatientId;
-use reqwest::{Method, RequestBuilder, StatusCode};
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use reqwest::{Method, RequestBuilder};
+use serde::de::DeserializeOwned;
 
-use super::{Failure, NO_CODE, Order, Payment, PaymentGateway, SavedCard};
+use super::objects::{Customer, ErrorBody, Intent, List, Listed, Setup, classify};
+use super::{Failure, Order, Payment, PaymentGateway, SavedCard};
 use crate::config::Config;
 use crate::domain::charge::Standing;
 
@@ -25,6 +25,8 @@ const VERSION: &str = "2025-09-30.clover";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Payments asked for in one page of a list: the provider's most.
 const PAGE: &str = "100";
+/// Keys tried in a row, each after the one before is known to remember trouble and to have made nothing.
+const KEYS: u32 = 10;
 /// How far the provider's clock may be behind ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
@@ -68,6 +70,57 @@ impl Stripe {
         send(self.request(Method::POST, path).header("idempotency-key", key).form(form)).await
     }
 
+    /// Makes something under `key`, or under one that follows it. What a call that ended in trouble has made is found by its
+    /// metadata in the list that `query` asks for; `None` = it need not be found.
+    async fn make<T: DeserializeOwned + Listed>(
+        &self,
+        path: &str,
+        key: &str,
+        form: &[(&str, &str)],
+        query: Option<&[(&str, &str)]>,
+    ) -> Result<Answer<T>, Refusal> {
+        for number in 1..=KEYS {
+            let next = if number == 1 { key.to_owned() } else { format!("{key}-{number}") };
+            let answer = self.post(path, &next, form).await;
+            if !matches!(answer, Err(Refusal { failure: Failure::Unknown(_), replayed: true, .. })) {
+                return answer;
+            }
+            let made = match query {
+                Some(query) => self.listed(path, query, key).await.map_err(Refusal::of)?,
+                None => None,
+            };
+            if let Some(body) = made {
+                return Ok(Answer { body, replayed: false });
+            }
+            tracing::warn!(path, number, "a key remembers the provider's trouble; the next one is used");
+        }
+        Err(Refusal::unknown(format!("{KEYS} keys remember trouble at {path}")))
+    }
+
+    /// The newest of a list whose metadata names `key`.
+    async fn listed<T: DeserializeOwned + Listed>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        key: &str,
+    ) -> Result<Option<T>, Failure> {
+        let mut after: Option<String> = None;
+        loop {
+            let mut query = query.to_vec();
+            query.push(("limit", PAGE));
+            query.extend(after.as_deref().map(|after| ("starting_after", after)));
+            let mut page: List<T> = self.get(path, &query).await.map_err(Refusal::failure)?;
+            let named = |it: &T| it.metadata().get("key").is_some_and(|known| known == key);
+            if let Some(at) = page.data.iter().position(named) {
+                return Ok(Some(page.data.swap_remove(at)));
+            }
+            match page.data.last().filter(|_| page.has_more) {
+                Some(last) => after = Some(last.id().to_owned()),
+                None => return Ok(None),
+            }
+        }
+    }
+
     async fn intent(&self, id: &str) -> Result<Payment, Failure> {
         let intent: Intent = self
             .get(&format!("payment_intents/{id}"), &[("expand[]", "latest_charge")])
@@ -103,9 +156,10 @@ impl PaymentGateway for Stripe {
     async fn create_customer(&self, patient: PatientId) -> Result<String, Failure> {
         let id = patient.to_string();
         let form = [("metadata[patient_id]", id.as_str())];
-        let answer: Answer<Customer> =
-            self.post("customers", &format!("customer-{id}"), &form).await.map_err(Refusal::failure)?;
-        Ok(answer.body.id)
+        // A record that a broken call may have left behind has no card and does nothing, so it need not be found.
+        let answer: Result<Answer<Customer>, Refusal> =
+            self.make("customers", &format!("customer-{id}"), &form, None).await;
+        Ok(answer.map_err(Refusal::failure)?.body.id)
     }
 
     async fn save_card(&self, key: &str, customer: &str, token: &str) -> Result<SavedCard, Failure> {
@@ -115,9 +169,12 @@ impl PaymentGateway for Stripe {
             ("payment_method_types[]", "card"),
             ("usage", "off_session"),
             ("confirm", "true"),
+            ("metadata[key]", key),
             ("expand[]", "payment_method"),
         ];
-        let answer: Answer<Setup> = self.post("setup_intents", key, &form).await.map_err(Refusal::failure)?;
+        let query = [("customer", customer), ("expand[]", "data.payment_method")];
+        let answer: Answer<Setup> =
+            self.make("setup_intents", key, &form, Some(&query)).await.map_err(Refusal::failure)?;
         if answer.replayed { self.look_up_card(&answer.body.id).await } else { answer.body.card() }
     }
 
@@ -137,7 +194,7 @@ impl PaymentGateway for Stripe {
             ("customer", &order.customer),
             ("payment_method", &order.card),
             ("payment_method_types[]", "card"),
-            ("capture_method", "manual"),
+            ("capture_method", if order.at_once { "automatic" } else { "manual" }),
             ("confirm", "true"),
             ("metadata[charge_id]", &charge),
             ("metadata[appointment_id]", &appointment),
@@ -147,21 +204,20 @@ impl PaymentGateway for Stripe {
         if order.off_session {
             form.push(("off_session", "true"));
         }
-        match self.post::<Intent>("payment_intents", &order.key, &form).await {
+        let since = created_since(order.since);
+        let query = made_for(&order.customer, &since);
+        match self.make::<Intent>("payment_intents", &order.key, &form, Some(&query)).await {
             Ok(answer) if answer.replayed => self.intent(&answer.body.id).await,
             Ok(answer) => answer.body.payment(),
             // The intent that a declined card leaves behind can still be confirmed in a browser, so it is remembered.
-            Err(Refusal { failure: Failure::Declined { .. }, payment: Some(id), replayed: true }) => {
-                self.intent(&id).await
+            Err(Refusal { failure: Failure::Declined { code }, payment: Some(id), replayed: true }) => {
+                let now = self.intent(&id).await?;
+                let ended = now.standing == Standing::Released;
+                Ok(if ended { Payment { standing: Standing::Refused { code }, ..now } } else { now })
             }
             Err(Refusal {
                 failure: Failure::Declined { code } | Failure::Refused { code }, payment, ..
             }) => Ok(Payment { reference: payment, standing: Standing::Refused { code } }),
-            // The call is over, and its key will never say more. What it made is in the list, or was not made.
-            Err(Refusal { failure: Failure::Unknown(_), replayed: true, .. }) => {
-                let found = self.find(&order.customer, &order.key, order.since).await?;
-                Ok(found.unwrap_or_else(Payment::never_made))
-            }
             Err(Refusal { failure: Failure::Unknown(why), .. }) => Err(Failure::Unknown(why)),
         }
     }
@@ -184,28 +240,19 @@ impl PaymentGateway for Stripe {
         key: &str,
         since: DateTime<Utc>,
     ) -> Result<Option<Payment>, Failure> {
-        let since = (since - SKEW).timestamp().to_string();
-        let mut after: Option<String> = None;
-        loop {
-            let mut query = vec![
-                ("customer", customer),
-                ("created[gte]", since.as_str()),
-                ("limit", PAGE),
-                ("expand[]", "data.latest_charge"),
-            ];
-            if let Some(after) = &after {
-                query.push(("starting_after", after));
-            }
-            let page: List = self.get("payment_intents", &query).await.map_err(Refusal::failure)?;
-            if let Some(found) = page.data.iter().find(|i| i.metadata.get("key").is_some_and(|k| k == key)) {
-                return found.payment().map(Some);
-            }
-            match page.data.last().filter(|_| page.has_more) {
-                Some(last) => after = Some(last.id.clone()),
-                None => return Ok(None),
-            }
-        }
+        let since = created_since(since);
+        let found: Option<Intent> = self.listed("payment_intents", &made_for(customer, &since), key).await?;
+        found.map(|intent| intent.payment()).transpose()
     }
+}
+
+fn created_since(since: DateTime<Utc>) -> String {
+    (since - SKEW).timestamp().to_string()
+}
+
+/// Asks for a customer's payments.
+fn made_for<'a>(customer: &'a str, since: &'a str) -> [(&'a str, &'a str); 3] {
+    [("customer", customer), ("created[gte]", since), ("expand[]", "data.latest_charge")]
 }
 
 /// A good answer, and whether it is a repeat of an earlier one.
@@ -223,7 +270,11 @@ struct Refusal {
 
 impl Refusal {
     fn unknown(why: impl Into<String>) -> Self {
-        Self { failure: Failure::Unknown(why.into()), payment: None, replayed: false }
+        Self::of(Failure::Unknown(why.into()))
+    }
+
+    fn of(failure: Failure) -> Self {
+        Self { failure, payment: None, replayed: false }
     }
 
     fn failure(self) -> Failure {
@@ -250,239 +301,4 @@ async fn send<T: DeserializeOwned>(request: RequestBuilder) -> Result<Answer<T>,
         payment: error.payment_intent.map(|intent| intent.id),
         replayed,
     })
-}
-
-/// docs.stripe.com/api/errors. Only a refusal that the provider gives for good says that nothing happened.
-fn classify(status: StatusCode, error: &ErrorFields) -> Failure {
-    let code = error.reason().unwrap_or_else(|| NO_CODE.to_owned());
-    match (status, error.r#type.as_deref()) {
-        (StatusCode::PAYMENT_REQUIRED, _) => Failure::Declined { code },
-        (StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND, Some("invalid_request_error")) => {
-            Failure::Refused { code }
-        }
-        // Among them: a key that was used with other parameters, one whose first use still runs, a key to the API that
-        // is wrong, too many requests, trouble over there.
-        (status, kind) => Failure::Unknown(format!("HTTP {status}, {}", kind.unwrap_or("no error type"))),
-    }
-}
-
-#[derive(Deserialize)]
-struct Customer {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct List {
-    data: Vec<Intent>,
-    has_more: bool,
-}
-
-#[derive(Deserialize)]
-struct Intent {
-    id: String,
-    status: String,
-    #[serde(default)]
-    amount_capturable: i64,
-    #[serde(default)]
-    amount_received: i64,
-    client_secret: Option<String>,
-    last_payment_error: Option<ErrorFields>,
-    latest_charge: Option<Expandable<ChargeObject>>,
-    #[serde(default)]
-    metadata: HashMap<String, String>,
-}
-
-/// An object where expansion was asked for, else its id.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Expandable<T> {
-    Object(Box<T>),
-    Id(IgnoredAny),
-}
-
-impl<T> Expandable<T> {
-    fn object(&self) -> Option<&T> {
-        match self {
-            Self::Object(object) => Some(object),
-            Self::Id(_) => None,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct ChargeObject {
-    payment_method_details: Option<MethodDetails>,
-}
-
-#[derive(Deserialize)]
-struct MethodDetails {
-    card: Option<CardDetails>,
-}
-
-#[derive(Deserialize)]
-struct CardDetails {
-    capture_before: Option<i64>,
-}
-
-impl Intent {
-    fn payment(&self) -> Result<Payment, Failure> {
-        let standing = match self.status.as_str() {
-            "requires_capture" => {
-                Standing::Reserved { amount: self.amount_capturable, capture_before: self.capture_before() }
-            }
-            "requires_action" => {
-                Standing::ActionRequired { client_secret: self.client_secret.clone().unwrap_or_default() }
-            }
-            "requires_payment_method" => {
-                let code = self.last_payment_error.as_ref().and_then(ErrorFields::reason);
-                Standing::Refused { code: code.unwrap_or_else(|| NO_CODE.to_owned()) }
-            }
-            "succeeded" => Standing::Taken { amount: self.amount_received },
-            "canceled" => Standing::Released,
-            // `processing` and `requires_confirmation` pass; so does whatever is invented later.
-            other => return Err(Failure::Unknown(format!("the payment is {other}"))),
-        };
-        Ok(Payment { reference: Some(self.id.clone()), standing })
-    }
-
-    fn capture_before(&self) -> Option<DateTime<Utc>> {
-        let details = self.latest_charge.as_ref()?.object()?.payment_method_details.as_ref()?;
-        DateTime::from_timestamp(details.card.as_ref()?.capture_before?, 0)
-    }
-}
-
-#[derive(Deserialize)]
-struct Setup {
-    id: String,
-    status: String,
-    client_secret: Option<String>,
-    payment_method: Option<Expandable<SavedMethod>>,
-    last_setup_error: Option<ErrorFields>,
-}
-
-#[derive(Deserialize)]
-struct SavedMethod {
-    id: String,
-    card: Option<CardObject>,
-}
-
-#[derive(Deserialize)]
-struct CardObject {
-    brand: String,
-    last4: String,
-    exp_month: i32,
-    exp_year: i32,
-}
-
-impl Setup {
-    fn card(self) -> Result<SavedCard, Failure> {
-        let client_secret = match self.status.as_str() {
-            "succeeded" => None,
-            "requires_action" => Some(self.client_secret.unwrap_or_default()),
-            "requires_payment_method" | "canceled" => {
-                let code = self.last_setup_error.as_ref().and_then(ErrorFields::reason);
-                return Err(Failure::Declined { code: code.unwrap_or_else(|| NO_CODE.to_owned()) });
-            }
-            other => return Err(Failure::Unknown(format!("saving the card is {other}"))),
-        };
-        let Some(Expandable::Object(method)) = self.payment_method else {
-            return Err(Failure::Unknown("the saved card is not in the answer".into()));
-        };
-        let Some(card) = method.card else {
-            return Err(Failure::Refused { code: "payment_method_unsupported_type".into() });
-        };
-        Ok(SavedCard {
-            provider_id: method.id,
-            setup_reference: self.id,
-            client_secret,
-            brand: card.brand,
-            last4: card.last4,
-            expiry_month: card.exp_month,
-            expiry_year: card.exp_year,
-        })
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct ErrorBody {
-    error: ErrorFields,
-}
-
-#[derive(Default, Deserialize)]
-struct ErrorFields {
-    r#type: Option<String>,
-    code: Option<String>,
-    decline_code: Option<String>,
-    payment_intent: Option<IntentRef>,
-}
-
-#[derive(Deserialize)]
-struct IntentRef {
-    id: String,
-}
-
-impl ErrorFields {
-    /// The bank's reason when it gave one, else the provider's.
-    fn reason(&self) -> Option<String> {
-        self.decline_code.clone().or_else(|| self.code.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn intent(json: serde_json::Value) -> Result<Payment, Failure> {
-        serde_json::from_value::<Intent>(json).expect("an intent").payment()
-    }
-
-    #[test]
-    fn an_authorization_says_until_when_it_may_be_captured() {
-        let payment = intent(serde_json::json!({
-            "id": "pi_1", "status": "requires_capture", "amount_capturable": 2500,
-            "latest_charge": {"id": "ch_1", "payment_method_details": {"card": {"capture_before": 1_800_000_000}}},
-        }));
-        let capture_before = DateTime::from_timestamp(1_800_000_000, 0);
-        let standing = Standing::Reserved { amount: 2500, capture_before };
-        assert_eq!(payment, Ok(Payment { reference: Some("pi_1".into()), standing }));
-    }
-
-    #[test]
-    fn a_status_that_passes_or_is_new_is_unknown() {
-        for status in ["processing", "requires_confirmation", "something_new"] {
-            let payment = intent(serde_json::json!({"id": "pi_1", "status": status}));
-            assert!(matches!(payment, Err(Failure::Unknown(_))), "{status}");
-        }
-    }
-
-    #[test]
-    fn only_answers_for_good_say_that_nothing_happened() {
-        let fields = |kind: &str| ErrorFields { r#type: Some(kind.into()), ..ErrorFields::default() };
-        let unknown = [
-            (400, "idempotency_error"),
-            (401, "invalid_request_error"),
-            (403, "invalid_request_error"),
-            (409, "invalid_request_error"),
-            (429, "invalid_request_error"),
-            (500, "api_error"),
-            (502, ""),
-        ];
-        for (status, kind) in unknown {
-            let status = StatusCode::from_u16(status).expect("a status");
-            assert!(matches!(classify(status, &fields(kind)), Failure::Unknown(_)), "{status} {kind}");
-        }
-        let bad = classify(StatusCode::BAD_REQUEST, &fields("invalid_request_error"));
-        assert_eq!(bad, Failure::Refused { code: NO_CODE.into() });
-    }
-
-    #[test]
-    fn the_banks_reason_goes_before_the_providers() {
-        let error = ErrorFields {
-            code: Some("card_declined".into()),
-            decline_code: Some("insufficient_funds".into()),
-            ..ErrorFields::default()
-        };
-        let declined = classify(StatusCode::PAYMENT_REQUIRED, &error);
-        assert_eq!(declined, Failure::Declined { code: "insufficient_funds".into() });
-    }
 }

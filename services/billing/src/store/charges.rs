@@ -1,15 +1,18 @@
-//! Charges and the attempts to authorize them.
+//! Charges.
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, RequestId};
+use chrono::{DateTime, SubsecRound as _, Utc};
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::visits;
 use crate::domain::charge::{Charge, Kind, State, VoidCause};
 use crate::domain::visit::Visit;
+
+/// Digits of a second that the database keeps.
+const MICROSECONDS: u16 = 6;
 
 struct Row {
     id: Uuid,
@@ -38,13 +41,31 @@ struct Row {
     tries: i32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    authorized_at: Option<DateTime<Utc>>,
+    visit_version: i64,
+    patient_id: Uuid,
+    clinic_id: Uuid,
+    service_type_id: Uuid,
+    start_time: DateTime<Utc>,
+    ending: Option<String>,
+    fee_amount: i64,
 }
 
-impl TryFrom<Row> for Charge {
+impl TryFrom<Row> for (Charge, Visit) {
     type Error = sqlx::Error;
 
     fn try_from(row: Row) -> sqlx::Result<Self> {
-        Ok(Self {
+        let visit = visits::Row {
+            appointment_id: row.appointment_id,
+            version: row.visit_version,
+            patient_id: row.patient_id,
+            clinic_id: row.clinic_id,
+            service_type_id: row.service_type_id,
+            start_time: row.start_time,
+            ending: row.ending,
+            fee_amount: row.fee_amount,
+        };
+        let charge = Charge {
             id: row.id.into(),
             appointment: row.appointment_id.into(),
             kind: super::word(Kind::of_word, &row.kind)?,
@@ -60,6 +81,7 @@ impl TryFrom<Row> for Charge {
             payment_method: row.payment_method_id.map(PaymentMethodId::from),
             provider_reference: row.provider_reference,
             capture_before: row.capture_before,
+            authorized_at: row.authorized_at,
             decline_code: row.decline_code,
             client_secret: row.client_secret,
             void_cause: row.void_cause.map(|word| super::word(VoidCause::of_word, &word)).transpose()?,
@@ -69,7 +91,8 @@ impl TryFrom<Row> for Charge {
             tries: row.tries,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        })
+        };
+        Ok((charge, visit.try_into()?))
     }
 }
 
@@ -79,25 +102,28 @@ pub async fn lock(
     appointment: AppointmentId,
     kind: Kind,
 ) -> sqlx::Result<Option<Charge>> {
-    sqlx::query_as!(
+    Ok(lock_with_visit(tx, appointment, kind).await?.map(|(charge, _)| charge))
+}
+
+/// The charge of a kind that an appointment has, with its visit: both locked, the visit first.
+pub async fn lock_with_visit(
+    tx: &mut PgConnection,
+    appointment: AppointmentId,
+    kind: Kind,
+) -> sqlx::Result<Option<(Charge, Visit)>> {
+    let row = sqlx::query_as!(
         Row,
-        "select * from billing.charge where appointment_id = $1 and kind = $2 for update",
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount
+         from billing.visit join billing.charge using (appointment_id)
+         where visit.appointment_id = $1 and charge.kind = $2
+         for update",
         appointment.uuid(),
         kind.word(),
     )
     .fetch_optional(tx)
-    .await?
-    .map(Charge::try_from)
-    .transpose()
-}
-
-/// A charge as it stands.
-pub async fn get(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<Charge>> {
-    sqlx::query_as!(Row, "select * from billing.charge where id = $1", id.uuid())
-        .fetch_optional(conn)
-        .await?
-        .map(Charge::try_from)
-        .transpose()
+    .await?;
+    row.map(Row::try_into).transpose()
 }
 
 /// Adds a charge that was just made; a worker looks at it after `due`, `None` = never.
@@ -135,14 +161,15 @@ pub async fn save(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     charge.revision += 1;
-    charge.updated_at = now;
+    // As the database keeps it, so that what is answered from memory is what is read later.
+    charge.updated_at = now.trunc_subsecs(MICROSECONDS);
     charge.tries = 0;
     sqlx::query!(
         "update billing.charge set state = $2, authorized_amount = $3, captured_amount = $4,
              drawn_from_copay_amount = $5, refunded_amount = $6, owed_amount = $7, draw_amount = $8,
              payment_method_id = $9, provider_reference = $10, capture_before = $11, decline_code = $12,
              client_secret = $13, void_cause = $14, attempt = $15, version = $16, revision = $17, tries = 0,
-             due_at = clock.now() + make_interval(secs => $18), updated_at = $19
+             due_at = clock.now() + make_interval(secs => $18), updated_at = $19, authorized_at = $20
          where id = $1",
         charge.id.uuid(),
         charge.state.word(),
@@ -163,6 +190,7 @@ pub async fn save(
         charge.revision,
         due.map(|due| due.as_secs_f64()),
         now,
+        charge.authorized_at,
     )
     .execute(tx)
     .await
@@ -187,18 +215,32 @@ pub async fn postpone(
     .map(drop)
 }
 
-/// Has a worker look at once at the co-pay whose newest payment is `payment`, unless it is in `known`, the state in which
+/// Has a worker look at once at the charge whose newest payment is `payment`, unless it is in `known`, the state in which
 /// the news is none.
 pub async fn look_at(tx: &mut PgConnection, payment: &str, known: State) -> sqlx::Result<()> {
     sqlx::query!(
         "update billing.charge set due_at = clock.now(), tries = 0
-         where provider_reference = $1 and kind = 'COPAY' and state <> $2",
+         where provider_reference = $1 and state <> $2",
         payment,
         known.word(),
     )
     .execute(tx)
     .await
     .map(drop)
+}
+
+/// Has a worker look at once at reservations that nobody plans to look at, of visits that go on and start after `started`, or that
+/// were attended and are not paid; answers how many.
+pub async fn plan_looks(conn: &mut PgConnection, started: DateTime<Utc>) -> sqlx::Result<u64> {
+    let planned = sqlx::query!(
+        "update billing.charge set due_at = clock.now()
+         from billing.visit
+         where visit.appointment_id = charge.appointment_id
+             and charge.due_at is null and charge.state in ('AUTHORIZED', 'LAPSED') and charge.owed_amount = 0
+             and (visit.ending = 'ATTENDED' or (visit.ending is null and visit.start_time > $1))",
+        started,
+    );
+    Ok(planned.execute(conn).await?.rows_affected())
 }
 
 /// Claims up to `limit` charges that are due, for `lease`: no other worker takes them meanwhile.
@@ -215,110 +257,6 @@ pub async fn claim(conn: &mut PgConnection, limit: i64, lease: Duration) -> sqlx
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(ChargeId::from).collect())
-}
-
-/// One request to authorize.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// Of which charge.
-    pub charge: ChargeId,
-    /// From 1.
-    pub number: i32,
-    /// The caller's name for it.
-    pub request: Option<RequestId>,
-    /// Hash of the caller's request.
-    pub fingerprint: Vec<u8>,
-    /// The card.
-    pub card: PaymentMethodId,
-    /// The patient is not there to confirm.
-    pub off_session: bool,
-    /// The payment to be cancelled before.
-    pub replaces: Option<String>,
-    /// When begun, by the database's clock.
-    pub created_at: DateTime<Utc>,
-}
-
-/// Adds an attempt.
-pub async fn insert_attempt(tx: &mut PgConnection, attempt: &Attempt) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into billing.attempt (charge_id, number, request_id, fingerprint, payment_method_id, off_session, replaces,
-             created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        attempt.charge.uuid(),
-        attempt.number,
-        attempt.request.map(RequestId::uuid),
-        attempt.fingerprint,
-        attempt.card.uuid(),
-        attempt.off_session,
-        attempt.replaces,
-        attempt.created_at,
-    )
-    .execute(tx)
-    .await
-    .map(drop)
-}
-
-/// Remembers why the newest attempt was declined, or that it was not after all, for repeats of the same request.
-pub async fn save_decline(tx: &mut PgConnection, charge: &Charge) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update billing.attempt set decline_code = $3 where charge_id = $1 and number = $2",
-        charge.id.uuid(),
-        charge.attempt,
-        charge.decline_code,
-    )
-    .execute(tx)
-    .await
-    .map(drop)
-}
-
-/// The attempt that a caller named `request` before: its fingerprint, and why it was declined.
-pub async fn attempt_of_request(
-    conn: &mut PgConnection,
-    request: RequestId,
-) -> sqlx::Result<Option<(Vec<u8>, Option<String>)>> {
-    let row = sqlx::query!(
-        "select fingerprint, decline_code from billing.attempt where request_id = $1",
-        request.uuid()
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|row| (row.fingerprint, row.decline_code)))
-}
-
-/// What the provider needs to be told for the newest attempt of a charge.
-#[derive(Clone, Debug)]
-pub struct Asking {
-    /// The card it names.
-    pub card: PaymentMethodId,
-    /// The provider's customer.
-    pub customer: String,
-    /// The provider's card.
-    pub provider_card: String,
-    /// The patient is not there to confirm.
-    pub off_session: bool,
-    /// The payment to be cancelled before.
-    pub replaces: Option<String>,
-    /// When the attempt began, by the database's clock.
-    pub created_at: DateTime<Utc>,
-    /// The database's clock.
-    pub now: DateTime<Utc>,
-}
-
-/// The newest attempt of a charge.
-pub async fn asking(conn: &mut PgConnection, charge: &Charge) -> sqlx::Result<Asking> {
-    sqlx::query_as!(
-        Asking,
-        r#"select card.id as card, customer.provider_id as customer, card.provider_id as provider_card,
-             attempt.off_session, attempt.replaces, attempt.created_at, clock.now() as "now!"
-         from billing.attempt
-         join billing.payment_method card on card.id = attempt.payment_method_id
-         join billing.customer on customer.patient_id = card.patient_id
-         where attempt.charge_id = $1 and attempt.number = $2"#,
-        charge.id.uuid(),
-        charge.attempt,
-    )
-    .fetch_one(conn)
-    .await
 }
 
 /// Which charges to list. Filters add up; empty or `None` = all.
@@ -351,8 +289,11 @@ pub async fn list(
 ) -> sqlx::Result<Vec<(Charge, Visit)>> {
     let kinds: Vec<String> = filter.kinds.iter().map(|kind| kind.word().to_owned()).collect();
     let states: Vec<String> = filter.states.iter().map(|state| state.word().to_owned()).collect();
-    let ids = sqlx::query_scalar!(
-        "select charge.id from billing.charge join billing.visit using (appointment_id)
+    let rows = sqlx::query_as!(
+        Row,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount
+         from billing.visit join billing.charge using (appointment_id)
          where ($1::uuid is null or visit.patient_id = $1)
              and ($2::uuid is null or charge.appointment_id = $2)
              and ($3::uuid is null or visit.clinic_id = $3)
@@ -376,35 +317,22 @@ pub async fn list(
         after.map(|(_, id)| id),
         limit,
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
-    with_visits(conn, &ids).await
+    rows.into_iter().map(Row::try_into).collect()
 }
 
 /// One charge with its visit.
 pub async fn get_with_visit(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<(Charge, Visit)>> {
-    Ok(with_visits(conn, &[id.uuid()]).await?.pop())
-}
-
-async fn with_visits(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<(Charge, Visit)>> {
-    let charges = sqlx::query_as!(
+    let row = sqlx::query_as!(
         Row,
-        "select * from billing.charge where id = any($1) order by created_at desc, id",
-        ids,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount
+         from billing.visit join billing.charge using (appointment_id)
+         where charge.id = $1",
+        id.uuid(),
     )
-    .fetch_all(&mut *conn)
+    .fetch_optional(conn)
     .await?;
-    let visits = sqlx::query_as!(
-        visits::Row,
-        "select visit.* from unnest($1::uuid[]) with ordinality as wanted (appointment_id, position)
-         join billing.visit using (appointment_id) order by position",
-        &charges.iter().map(|row| row.appointment_id).collect::<Vec<_>>(),
-    )
-    .fetch_all(conn)
-    .await?;
-    charges
-        .into_iter()
-        .zip(visits)
-        .map(|(charge, visit)| Ok((charge.try_into()?, visit.try_into()?)))
-        .collect()
+    row.map(Row::try_into).transpose()
 }

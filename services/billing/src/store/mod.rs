@@ -2,6 +2,7 @@
 //!
 //! Locks are taken in one order: a visit, then its charges; a customer, then its cards; a schedule, then its fees.
 
+pub mod attempts;
 pub mod cards;
 pub mod charges;
 pub mod fees;

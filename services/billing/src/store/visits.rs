@@ -64,15 +64,44 @@ pub async fn put(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
     Ok(changed.rows_affected() == 1)
 }
 
+/// What is known of the visit that `named` names, locked together with its charges.
+pub struct Met {
+    /// As known before; `None` = `named` is the first to be heard of it, and is remembered now.
+    pub known: Option<Visit>,
+    /// The instant by which replicas agree whether a hold is over.
+    pub now: DateTime<Utc>,
+}
+
+/// Meets the visit that a call names.
+pub async fn meet(tx: &mut PgConnection, named: &Visit) -> sqlx::Result<Met> {
+    let first = sqlx::query_scalar!(
+        r#"insert into billing.visit
+             (appointment_id, version, patient_id, clinic_id, service_type_id, start_time, ending, fee_amount)
+         values ($1, $2, $3, $4, $5, $6, null, 0)
+         on conflict do nothing
+         returning clock.now() as "now!""#,
+        named.appointment.uuid(),
+        named.version,
+        named.patient.uuid(),
+        named.clinic.uuid(),
+        named.service_type.uuid(),
+        named.start,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(now) = first {
+        return Ok(Met { known: None, now });
+    }
+    let known = lock(&mut *tx, named.appointment).await?;
+    // Read after the lock is had: waiting for it takes time.
+    let now = sqlx::query_scalar!(r#"select clock.now() as "now!""#).fetch_one(tx).await?;
+    Ok(Met { known: Some(known), now })
+}
+
 /// A visit, locked together with its charges.
 pub async fn lock(tx: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Visit> {
     sqlx::query_as!(Row, "select * from billing.visit where appointment_id = $1 for update", id.uuid())
         .fetch_one(tx)
         .await?
         .try_into()
-}
-
-/// The instant by which replicas agree whether a hold is over.
-pub async fn clock(conn: &mut PgConnection) -> sqlx::Result<DateTime<Utc>> {
-    sqlx::query_scalar!(r#"select clock.now() as "now!""#).fetch_one(conn).await
 }

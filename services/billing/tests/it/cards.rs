@@ -68,6 +68,27 @@ async fn saving_a_card_whose_answer_was_lost_can_be_repeated() {
 }
 
 #[tokio::test]
+async fn trouble_that_the_provider_remembers_keeps_no_card_from_being_saved() {
+    let world = World::without_fees().await;
+    let request = pb::SavePaymentMethodRequest {
+        request_id: RequestId::new().to_string(),
+        patient_id: PatientId::new().to_string(),
+        provider_token: "pm_card_visa".into(),
+        make_default: false,
+    };
+    for route in ["customers.create", "setup_intents.create"] {
+        world.trouble(route, "error_500_remembered", 0, 1).await;
+        let broken = world.desk().save_payment_method(request.clone()).await.unwrap_err();
+        assert_eq!((broken.code(), reason(&broken).as_str()), (Code::Unavailable, "DEPENDENCY_DOWN"));
+    }
+    let saved = world.desk().save_payment_method(request.clone()).await.unwrap().into_inner();
+    assert_eq!(world.desk().save_payment_method(request.clone()).await.unwrap().into_inner(), saved);
+    assert_eq!(world.provider_lists("setup_intents").await.len(), 1);
+    let cards = world.account(&request.patient_id).await.payment_methods;
+    assert_eq!(cards.iter().map(|card| &card.id).collect::<Vec<_>>(), [&saved.id]);
+}
+
+#[tokio::test]
 async fn a_patient_has_at_most_twenty_cards() {
     const MOST: usize = billing::domain::card::MOST_PER_PATIENT;
     let world = World::without_fees().await;

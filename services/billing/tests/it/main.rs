@@ -4,7 +4,11 @@
 
 mod authorize;
 mod cards;
+mod far_visits;
 mod fees;
+mod keys;
+mod missed;
+mod renewal;
 mod visits;
 mod webhooks;
 mod world;

@@ -17,7 +17,7 @@ async fn kept(world: &World) -> i64 {
 #[tokio::test]
 async fn a_lapse_is_learnt_from_the_provider_and_told_once_however_often_it_comes() {
     let world = World::start().await;
-    let request = world.request(world.patient_with("pm_card_visa").await);
+    let request = world.request_in(world.patient_with("pm_card_visa").await, TimeDelta::days(30));
     world.authorize(&request).await.unwrap();
     world.trouble("payment_intent.canceled", "duplicate_webhook", 0, 1).await;
     world.servers.advance(TimeDelta::days(8)).await;

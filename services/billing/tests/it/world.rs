@@ -1,7 +1,7 @@
 //! A running billing service and the provider it talks to.
 
 use billing::Config;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use kit::client::Outbound;
 use kit::fields::{date, timestamp};
 use kit::ids::{AppointmentId, ClinicId, PatientId, RequestId, ServiceTypeId};
@@ -186,7 +186,12 @@ impl World {
 
     /// A request for a held visit of `patient`, two days from now.
     pub(crate) fn request(&self, patient: PatientId) -> pb::AuthorizeCopayRequest {
-        let start = self.today() + TimeDelta::days(2);
+        self.request_in(patient, TimeDelta::days(2))
+    }
+
+    /// A request for a held visit of `patient` that starts after `ahead`.
+    pub(crate) fn request_in(&self, patient: PatientId, ahead: TimeDelta) -> pb::AuthorizeCopayRequest {
+        let start = (self.today() + ahead).trunc_subsecs(6);
         pb::AuthorizeCopayRequest {
             request_id: String::new(),
             appointment_id: AppointmentId::new().to_string(),
@@ -282,11 +287,17 @@ impl World {
         self.service().get_patient_account(request).await.unwrap().into_inner()
     }
 
-    /// The provider's payments for an appointment, newest first.
+    /// The provider's payments for an appointment, newest first, as its own store has them.
     pub(crate) async fn payments(&self, request: &pb::AuthorizeCopayRequest) -> Vec<Value> {
-        let mut payments = self.provider_lists("payment_intents").await;
-        payments.retain(|payment| payment["metadata"]["appointment_id"] == request.appointment_id);
-        payments
+        let url = format!("{}/sandbox/payment_intents", self.provider);
+        let named = [("metadata[appointment_id]", &request.appointment_id)];
+        self.http.get(url).query(&named).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// How the provider's payments for an appointment stand, newest first.
+    pub(crate) async fn standings(&self, request: &pb::AuthorizeCopayRequest) -> Vec<String> {
+        let payments = self.payments(request).await;
+        payments.iter().map(|payment| payment["status"].as_str().unwrap().to_owned()).collect()
     }
 
     /// What the provider lists under `path`, newest first.
