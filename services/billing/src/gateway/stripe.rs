@@ -149,7 +149,8 @@ impl Stripe {
         more: &[(&str, &str)],
         (id, read): (fn(&T) -> &str, fn(T) -> U),
     ) -> Result<Page<U>, Failure> {
-        let (from, until) = (span.from.timestamp().to_string(), span.until.timestamp().to_string());
+        // The provider counts whole seconds: the one that the time ends in is a part of it.
+        let (from, until) = (span.from.timestamp().to_string(), (span.until.timestamp() + 1).to_string());
         let mut query = vec![("created[gte]", from.as_str()), ("created[lt]", &until), ("limit", PAGE)];
         query.extend_from_slice(more);
         query.extend(after.as_deref().map(|after| ("starting_after", after)));
