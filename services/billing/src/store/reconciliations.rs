@@ -15,7 +15,7 @@ pub async fn lock(conn: &mut PgConnection) -> sqlx::Result<bool> {
 
 /// Gives the lock back.
 pub async fn unlock(conn: &mut PgConnection) -> sqlx::Result<()> {
-    sqlx::query!("select pg_advisory_unlock($1)", LOCK).execute(conn).await.map(drop)
+    sqlx::query_scalar!("select pg_advisory_unlock($1)", LOCK).fetch_one(conn).await.map(drop)
 }
 
 /// Forgets what was listed.
