@@ -32,6 +32,9 @@ pub struct Settings {
     /// Milliseconds of real time a message spends in each state on its way to the phone.
     #[arg(long, env = "SANDBOX_SMS_STEP_MS", default_value_t = 50)]
     pub sms_step_ms: u64,
+    /// Repeats the draws of faults that strike now and then; empty: other draws each time.
+    #[arg(long, env = "SANDBOX_FAULT_SEED")]
+    pub fault_seed: Option<u64>,
     /// Folder of the journal that outlives the process; empty: memory only.
     #[arg(long, env = "SANDBOX_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -47,6 +50,7 @@ impl Default for Settings {
             sms_account: "AC00000000000000000000000000005a4d".into(),
             sms_token: "sandbox_sms_token".into(),
             sms_step_ms: 50,
+            fault_seed: None,
             data_dir: None,
         }
     }

@@ -18,8 +18,10 @@ use crate::{
     form::Form,
     payments::{
         self,
-        api::transact,
-        objects::{Charge, EventRequest, IntentStatus, PaymentIntent, SetupIntent},
+        api::{Call, transact},
+        disputes::{self, REASONS},
+        error::ApiError,
+        objects::{Charge, Dispute, DisputeStatus, EventRequest, IntentStatus, PaymentIntent, SetupIntent},
     },
     sms::message::Message,
     store::Kind,
@@ -35,6 +37,8 @@ pub(crate) fn router() -> Router<State> {
         .route("/sandbox/faults", get(list_faults).post(add_fault).delete(clear_faults))
         .route("/sandbox/clock", get(show_clock).post(advance_clock))
         .route("/sandbox/authenticate", post(authenticate))
+        .route("/sandbox/disputes", post(open_dispute))
+        .route("/sandbox/disputes/close", post(close_dispute))
         .route("/sandbox/messages", get(messages))
         .route("/sandbox/payment_intents", get(payment_intents))
 }
@@ -46,8 +50,9 @@ async fn about(Extract(state): Extract<State>) -> Json<Value> {
         "sms_account": state.settings().sms_account,
         "webhooks_to": state.settings().webhook_url,
         "look": ["/sandbox/payment_intents?metadata[appointment_id]=…", "/sandbox/messages?to=+1…"],
-        "script": ["POST /sandbox/faults {route, kind, ms, times}", "DELETE /sandbox/faults",
-                   "POST /sandbox/clock {advance_secs}", "POST /sandbox/authenticate {id, succeeds}"],
+        "script": ["POST /sandbox/faults {route, kind, ms, secs, times, percent}", "DELETE /sandbox/faults",
+                   "POST /sandbox/clock {advance_secs}", "POST /sandbox/authenticate {id, succeeds}",
+                   "POST /sandbox/disputes {id, amount, reason}", "POST /sandbox/disputes/close {id, won}"],
     }))
 }
 
@@ -106,10 +111,24 @@ struct Authentication {
     succeeds: bool,
 }
 
+/// Runs `work` as nobody's request. `None` from it means that there is no such thing to do: `missing` says so.
+fn play(
+    state: &State,
+    missing: &str,
+    work: impl FnOnce(&mut Call<'_>) -> Option<Result<Value, ApiError>>,
+) -> Response {
+    let origin = EventRequest { id: None, idempotency_key: None };
+    match transact(state, &Form::default(), "", origin, work) {
+        Ok(Some(Ok(object))) => Json(object).into_response(),
+        Ok(Some(Err(error))) => (StatusCode::CONFLICT, Json(error.body())).into_response(),
+        Ok(None) => refuse(StatusCode::CONFLICT, missing),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "The journal could not be written."),
+    }
+}
+
 /// Plays the cardholder who is asked for authentication.
 async fn authenticate(Extract(state): Extract<State>, Json(wish): Json<Authentication>) -> Response {
-    let origin = EventRequest { id: None, idempotency_key: None };
-    let outcome = transact(&state, &Form::default(), &wish.id, origin, |call| {
+    play(&state, "No intent of that id asks for action.", |call| {
         let payment = call.store.get::<PaymentIntent>(&wish.id).cloned();
         let setup = call.store.get::<SetupIntent>(&wish.id).cloned();
         match (payment, setup) {
@@ -123,13 +142,48 @@ async fn authenticate(Extract(state): Extract<State>, Json(wish): Json<Authentic
             }
             _ => None,
         }
-    });
-    match outcome {
-        Ok(Some(Ok(intent))) => Json(intent).into_response(),
-        Ok(Some(Err(error))) => (StatusCode::CONFLICT, Json(error.body())).into_response(),
-        Ok(None) => refuse(StatusCode::CONFLICT, "No intent of that id asks for action."),
-        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "The journal could not be written."),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Disputing {
+    /// A payment intent.
+    id: String,
+    /// All that was not refunded when absent.
+    amount: Option<i64>,
+    /// One of the provider's words, `fraudulent` when absent.
+    reason: Option<String>,
+}
+
+/// Plays the cardholder who asks the bank for the money back.
+async fn open_dispute(Extract(state): Extract<State>, Json(wish): Json<Disputing>) -> Response {
+    let reason = wish.reason.as_deref().unwrap_or(REASONS[0]);
+    if !REASONS.contains(&reason) {
+        return refuse(StatusCode::BAD_REQUEST, &format!("A reason is one of {}.", REASONS.join(", ")));
     }
+    play(&state, "There is no payment intent of that id.", |call| {
+        let intent = call.store.get::<PaymentIntent>(&wish.id).cloned()?;
+        Some(disputes::open(call, &intent, wish.amount, reason).and_then(|dispute| call.answer(&dispute)))
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Closing {
+    /// A dispute that is open.
+    id: String,
+    /// Whether the merchant keeps the money.
+    won: bool,
+}
+
+/// Plays the bank that decides a dispute.
+async fn close_dispute(Extract(state): Extract<State>, Json(wish): Json<Closing>) -> Response {
+    play(&state, "No dispute of that id is open.", |call| {
+        let dispute = call.store.get::<Dispute>(&wish.id).cloned()?;
+        let open = dispute.status == DisputeStatus::NeedsResponse;
+        open.then(|| disputes::close(call, dispute, wish.won)).map(|dispute| call.answer(&dispute))
+    })
 }
 
 /// Messages to `to`, or all, newest first.

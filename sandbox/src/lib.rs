@@ -63,8 +63,8 @@ impl State {
     pub fn open(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let state = Self(Arc::new(Inner {
             store: Mutex::new(store::Store::open(config.settings.data_dir.as_deref())?),
+            faults: faults::Faults::new(config.settings.fault_seed),
             config,
-            faults: faults::Faults::default(),
             outbound: outbound::Outbound::new()?,
             running_keys: Mutex::default(),
             tasks: TaskTracker::new(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::TimeDelta;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, RequestBuilder};
 use sha1::Sha1;
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Wait before the first retry; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often a delivery that waits for the simulated clock looks at it.
+const CLOCK_LOOK: Duration = Duration::from_millis(50);
 /// Deliveries of an event before it is left to the events list: about ten minutes' worth.
 const EVENT_ATTEMPTS: u32 = 28;
 /// Deliveries of a message status, which the real provider hardly repeats.
@@ -83,6 +86,7 @@ fn deliver(
     // Faults and the watch are taken here, in the order things happened, not when the task gets to run.
     let fault = state.faults().strike_webhook(name);
     let trouble = fault.as_ref().map(|fault| fault.kind);
+    let due = state.now() + TimeDelta::seconds(fault.as_ref().map_or(0, |fault| fault.secs));
     let mut others = state.outbound().delivered.subscribe();
     let name = name.to_owned();
     let at = state.clone();
@@ -91,7 +95,12 @@ fn deliver(
         let pause = fault.map(|fault| fault.pause()).unwrap_or_default();
         match trouble {
             Some(Trouble::DropWebhook) => return done(),
-            Some(Trouble::DelayWebhook) => tokio::time::sleep(pause).await,
+            Some(Trouble::DelayWebhook) => {
+                tokio::time::sleep(pause).await;
+                while at.now() < due {
+                    tokio::time::sleep(CLOCK_LOOK).await;
+                }
+            }
             Some(Trouble::ReorderWebhook) => drop(tokio::time::timeout(pause, others.changed()).await),
             _ => {}
         }

@@ -14,7 +14,9 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    payments::objects::{Charge, Customer, Event, PaymentIntent, PaymentMethod, Refund, SetupIntent},
+    payments::objects::{
+        Charge, Customer, Dispute, Event, PaymentIntent, PaymentMethod, Refund, SetupIntent,
+    },
     sms::message::Message,
 };
 
@@ -32,6 +34,7 @@ pub(crate) enum Object {
     SetupIntent(SetupIntent),
     Charge(Box<Charge>),
     Refund(Refund),
+    Dispute(Dispute),
     Event(Event),
     Replay(Replay),
     Message(Box<Message>),
@@ -42,6 +45,9 @@ pub(crate) enum Object {
 pub(crate) struct Replay {
     /// `idem_` and the caller's key.
     pub(crate) id: String,
+    /// The path it was used for.
+    #[serde(default)]
+    pub(crate) path: String,
     /// Hash of method, path and parameters.
     pub(crate) fingerprint: String,
     pub(crate) status: u16,
@@ -87,16 +93,19 @@ kinds! {
     SetupIntent "seti_";
     Charge "ch_" Box;
     Refund "re_";
+    Dispute "dp_";
     Event "evt_";
     Replay "idem_";
     Message "SM" Box;
 }
 
-/// Objects by id, the changes not yet written, and the open authorizations by the moment they lapse.
+/// Objects by id, the changes not yet written, and what time alone will change: open authorizations by the moment they lapse,
+/// refunds by the moment their bank answers.
 #[derive(Default)]
 pub(crate) struct Store {
     objects: BTreeMap<String, Object>,
     holds: BTreeSet<(i64, String)>,
+    refunds: BTreeSet<(i64, String)>,
     unwritten: Vec<Object>,
     sequence: u64,
     journal: Option<File>,
@@ -174,7 +183,12 @@ impl Store {
 
     /// The intents whose authorization has lapsed at `now`.
     pub(crate) fn lapsed(&self, now: i64) -> Vec<String> {
-        self.holds.iter().take_while(|(until, _)| *until <= now).map(|(_, intent)| intent.clone()).collect()
+        due(&self.holds, now)
+    }
+
+    /// The refunds whose bank has answered by `now`.
+    pub(crate) fn answered(&self, now: i64) -> Vec<String> {
+        due(&self.refunds, now)
     }
 
     fn remember(&mut self, object: Object) {
@@ -192,6 +206,15 @@ impl Store {
         if let Some(hold) = Charge::of(&object).and_then(Charge::hold) {
             self.holds.insert(hold);
         }
+        let awaited = |refund: &Refund| Some((refund.answered()?, refund.id.clone()));
+        if let Some(refund) = self.get::<Refund>(&id).and_then(awaited) {
+            self.refunds.remove(&refund);
+        }
+        self.refunds.extend(Refund::of(&object).and_then(awaited));
         self.objects.insert(id, object);
     }
+}
+
+fn due(queue: &BTreeSet<(i64, String)>, now: i64) -> Vec<String> {
+    queue.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone()).collect()
 }

@@ -14,9 +14,11 @@ use super::{
     error::ApiError,
     intents,
     objects::{Event, EventData, EventRequest},
+    refunds,
 };
 use crate::{
     State,
+    faults::Broken,
     form::Form,
     outbound,
     store::{Kind, Replay, Store},
@@ -220,6 +222,7 @@ pub(crate) fn transact<T>(
     let now = state.now().timestamp();
     let mut call = Call { store: &mut store, form, id, now, origin, webhooks, events: Vec::new() };
     intents::lapse(&mut call);
+    refunds::settle(&mut call);
     let result = work(&mut call);
     let events = call.events;
     store.commit()?;
@@ -230,7 +233,7 @@ pub(crate) fn transact<T>(
     Ok(result)
 }
 
-/// Lets authorizations lapse whose time is up.
+/// Does what has become due: authorizations lapse, banks answer refunds.
 pub(crate) fn sweep(state: &State) {
     let nobody = EventRequest { id: None, idempotency_key: None };
     if let Err(error) = transact(state, &Form::default(), "", nobody, |_| ()) {
@@ -255,16 +258,20 @@ pub(crate) async fn execute(state: State, route: &'static Route, incoming: Incom
             }
         },
     };
-    let answer = |route: &Route| {
-        let (status, body, replayed) = run(&state, route, &incoming, key.clone(), &request);
+    let answer = |work: &dyn Fn(&mut Call<'_>) -> Result<Value, ApiError>| {
+        let (status, body, replayed) = run(&state, work, &incoming, key.clone(), &request);
         respond(status, body, &request, key.as_deref(), replayed)
     };
-    let broken = |remembered: bool| match remembered {
-        true => answer(&Route { handler: |_| Err(ApiError::broken_at_work()), ..*route }),
-        false => respond(500, ApiError::broken().body(), &request, key.as_deref(), false),
+    let broken = |how: Broken<_>| match how {
+        Broken::Before => respond(500, ApiError::broken().body(), &request, key.as_deref(), false),
+        Broken::Remembered => answer(&|_| Err(ApiError::broken_at_work())),
+        Broken::After(_) => answer(&|call| {
+            let _ = (route.handler)(call);
+            Err(ApiError::broken_at_work())
+        }),
     };
     let act = || {
-        let response = answer(route);
+        let response = answer(&route.handler);
         // The key is free once there is an answer, however long a script keeps it back.
         drop(running);
         response
@@ -274,7 +281,7 @@ pub(crate) async fn execute(state: State, route: &'static Route, incoming: Incom
 
 fn run(
     state: &State,
-    route: &Route,
+    work: impl Fn(&mut Call<'_>) -> Result<Value, ApiError>,
     incoming: &Incoming,
     key: Option<String>,
     request: &str,
@@ -289,12 +296,15 @@ fn run(
             && call.now - replay.created < REPLAY_SECS
         {
             if replay.fingerprint != fingerprint {
-                let error = ApiError::key_reused(key);
+                let error = match replay.path == incoming.path {
+                    true => ApiError::key_reused(key),
+                    false => ApiError::key_of_other_endpoint(key, &incoming.path, &replay.path),
+                };
                 return (error.status, error.body(), false);
             }
             return (replay.status, replay.body.clone(), true);
         }
-        let (status, body, executed) = match (route.handler)(call) {
+        let (status, body, executed) = match work(call) {
             Ok(mut body) => {
                 for path in incoming.form.list("expand") {
                     expand(call.store, &mut body, path);
@@ -307,7 +317,14 @@ fn run(
             Err(error) => (error.status, error.body(), error.executed),
         };
         if let (Some(id), true) = (replay_id, executed) {
-            call.store.put(&Replay { id, fingerprint, status, body: body.clone(), created: call.now });
+            call.store.put(&Replay {
+                id,
+                path: incoming.path.clone(),
+                fingerprint,
+                status,
+                body: body.clone(),
+                created: call.now,
+            });
         }
         (status, body, false)
     });

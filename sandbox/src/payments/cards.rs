@@ -1,7 +1,8 @@
 //! The provider's documented test cards (docs.stripe.com/testing) and how each behaves.
 //!
 //! A caller names one as a payment method (`pm_card_visa`), a token (`tok_visa`) or a number. Declined cards cannot be
-//! attached to a customer either, as documented; `pm_card_chargeCustomerFail` can, and declines later.
+//! attached to a customer either, as documented; `pm_card_chargeCustomerFail` can, and declines later. The `later…` cards are
+//! this provider's own: approved while the customer is there, refused off session, so that a renewal can be.
 
 use chrono::{DateTime, Datelike};
 
@@ -19,6 +20,12 @@ pub(crate) enum Answer {
     Decline(&'static str, Option<&'static str>, &'static str),
     /// Can be saved, then says no to every charge.
     DeclineCharge,
+    /// Pays on session, and says no off session: error code, decline code, sentence.
+    DeclineOffSession(&'static str, Option<&'static str>, &'static str),
+    /// Pays, and gives money back only after a while.
+    RefundPending,
+    /// Pays, and turns out after a while to be unable to take money back.
+    RefundFail,
     /// Asks for authentication when saved or paid with on session; afterwards pays off session.
     AuthenticateOnce,
     /// Asks for authentication every time, so that it can never pay off session.
@@ -89,6 +96,30 @@ const CARDS: &[TestCard] = &[
         ),
     ),
     card("chargeCustomerFail", "4000000000000341", "visa", Answer::DeclineCharge),
+    card("pendingRefund", "4000000000007726", "visa", Answer::RefundPending),
+    card("refundFail", "4000000000005126", "visa", Answer::RefundFail),
+    card(
+        "laterDeclined",
+        "4000009990000013",
+        "visa",
+        Answer::DeclineOffSession(DECLINED.0, DECLINED.1, DECLINED.2),
+    ),
+    card(
+        "laterInsufficientFunds",
+        "4000009990000021",
+        "visa",
+        Answer::DeclineOffSession(
+            "card_declined",
+            Some("insufficient_funds"),
+            "Your card has insufficient funds.",
+        ),
+    ),
+    card(
+        "laterExpired",
+        "4000009990000039",
+        "visa",
+        Answer::DeclineOffSession("expired_card", None, "Your card has expired."),
+    ),
     card("authenticationRequiredOnSetup", "4000002500003155", "visa", Answer::AuthenticateOnce),
     card("authenticationRequired", "4000002760003184", "visa", Answer::AuthenticateAlways),
     card("threeDSecure2Required", "4000000000003220", "visa", Answer::AuthenticateAlways),

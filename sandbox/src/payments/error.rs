@@ -65,6 +65,15 @@ impl ApiError {
         Self::new(400, "idempotency_error", None, message)
     }
 
+    /// 400: the idempotency key belongs to a request to another path.
+    pub(crate) fn key_of_other_endpoint(key: &str, path: &str, first: &str) -> Self {
+        let message = format!(
+            "Keys for idempotent requests can only be used for the same endpoint they were first used for \
+             ('{path}' vs '{first}'). Try using a key other than '{key}' if you meant to execute a different request."
+        );
+        Self::new(400, "idempotency_error", None, message)
+    }
+
     /// 409: another request with this key is still running.
     pub(crate) fn key_in_use(key: &str) -> Self {
         let message = format!(

@@ -196,7 +196,11 @@ fn attempt(
     let id = intent.payment_method.clone().ok_or_else(missing)?;
     let method: PaymentMethod = call.existing("PaymentMethod", &id, "payment_method")?;
     let asks = match cards::answer(&method.card) {
-        Answer::Approve => false,
+        Answer::Approve | Answer::RefundPending | Answer::RefundFail => false,
+        Answer::DeclineOffSession(code, decline_code, message) if off_session => {
+            return Err(decline(call, intent, &method, ApiError::card(code, decline_code, message)));
+        }
+        Answer::DeclineOffSession(..) => false,
         Answer::Decline(code, decline_code, message) => {
             return Err(decline(call, intent, &method, ApiError::card(code, decline_code, message)));
         }
@@ -297,6 +301,7 @@ fn charge(call: &mut Call<'_>, intent: &PaymentIntent, method: &PaymentMethod) -
         created: call.now,
         currency: intent.currency.clone(),
         customer: intent.customer.clone(),
+        disputed: false,
         failure_code: None,
         failure_message: None,
         livemode: false,

@@ -5,7 +5,8 @@
 pub(crate) mod api;
 mod cards;
 mod customers;
-mod error;
+pub(crate) mod disputes;
+pub(crate) mod error;
 pub(crate) mod intents;
 pub(crate) mod objects;
 mod refunds;
@@ -72,6 +73,9 @@ const ROUTES: &[Route] = routes! {
     GET "/v1/refunds" "refunds.list" refunds::list
         ["payment_intent" "charge" "limit" "starting_after" "ending_before" "created"];
     GET "/v1/refunds/{id}" "refunds.retrieve" refunds::retrieve [];
+    GET "/v1/disputes" "disputes.list" disputes::list
+        ["payment_intent" "charge" "limit" "starting_after" "ending_before" "created"];
+    GET "/v1/disputes/{id}" "disputes.retrieve" disputes::retrieve [];
     GET "/v1/events" "events.list" refunds::list_events
         ["type" "types" "limit" "starting_after" "ending_before" "created"];
     GET "/v1/events/{id}" "events.retrieve" refunds::retrieve_event [];

@@ -122,6 +122,8 @@ pub(crate) struct Charge {
     pub(crate) created: i64,
     pub(crate) currency: String,
     pub(crate) customer: Option<String>,
+    #[serde(default)]
+    pub(crate) disputed: bool,
     pub(crate) failure_code: Option<String>,
     pub(crate) failure_message: Option<String>,
     pub(crate) livemode: bool,
@@ -153,6 +155,12 @@ impl Charge {
         self.amount_refunded += amount;
         self.refunded = self.amount_refunded == self.amount;
     }
+
+    /// Undoes a `release` that the card's bank refused.
+    pub(crate) fn take_back(&mut self, amount: i64) {
+        self.amount_refunded -= amount;
+        self.refunded = false;
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -162,10 +170,86 @@ pub(crate) struct Refund {
     pub(crate) charge: String,
     pub(crate) created: i64,
     pub(crate) currency: String,
+    #[serde(default)]
+    pub(crate) destination_details: Destination,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) failure_reason: Option<String>,
     pub(crate) metadata: Metadata,
     pub(crate) payment_intent: String,
     pub(crate) reason: Option<String>,
-    pub(crate) status: String,
+    pub(crate) status: RefundStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RefundStatus {
+    Pending,
+    Succeeded,
+    Failed,
+}
+
+/// Where a refund goes.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Destination {
+    pub(crate) r#type: String,
+    pub(crate) card: RefundedCard,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct RefundedCard {
+    pub(crate) reference_status: Reference,
+    pub(crate) r#type: String,
+}
+
+impl Default for Destination {
+    /// A card whose bank took the money back at once.
+    fn default() -> Self {
+        let card = RefundedCard { reference_status: Reference::Available, r#type: "refund".into() };
+        Self { r#type: "card".into(), card }
+    }
+}
+
+/// Whether the card's bank has said how the refund went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reference {
+    Pending,
+    Available,
+    Unavailable,
+}
+
+impl Refund {
+    /// How long a refund that its bank answers late waits for the answer: an hour.
+    const BANK_SECS: i64 = 60 * 60;
+
+    /// When the bank will have answered; `None` = it has.
+    pub(crate) fn answered(&self) -> Option<i64> {
+        let pending = self.destination_details.card.reference_status == Reference::Pending;
+        pending.then_some(self.created + Self::BANK_SECS)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DisputeStatus {
+    NeedsResponse,
+    Won,
+    Lost,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Dispute {
+    pub(crate) id: String,
+    pub(crate) amount: i64,
+    pub(crate) charge: String,
+    pub(crate) created: i64,
+    pub(crate) currency: String,
+    pub(crate) is_charge_refundable: bool,
+    pub(crate) livemode: bool,
+    pub(crate) metadata: Metadata,
+    pub(crate) payment_intent: String,
+    pub(crate) reason: String,
+    pub(crate) status: DisputeStatus,
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::{
     api::Call,
+    cards::{self, Answer},
     error::ApiError,
-    objects::{Charge, Event, PaymentIntent, Refund},
+    objects::{Charge, Destination, Event, PaymentIntent, Reference, Refund, RefundStatus},
 };
 
 pub(super) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
@@ -30,6 +31,10 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
         let message = "There is no captured charge to refund.";
         return Err(ApiError::state("payment_intent_unexpected_state", message));
     };
+    if charge.disputed {
+        let message = format!("Charge {} has been charged back; cannot issue a refund.", charge.id);
+        return Err(ApiError::state("charge_disputed", message));
+    }
     let left = charge.amount - charge.amount_refunded;
     let amount = call.integer("amount")?.unwrap_or(left);
     if left == 0 {
@@ -47,21 +52,52 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
     }
     charge.release(amount);
     call.store.put(&charge);
+    let mut destination_details = Destination::default();
+    let (status, reference_status) = match cards::answer(&charge.payment_method_details.card) {
+        Answer::RefundPending => (RefundStatus::Pending, Reference::Pending),
+        Answer::RefundFail => (RefundStatus::Succeeded, Reference::Pending),
+        _ => (RefundStatus::Succeeded, Reference::Available),
+    };
+    destination_details.card.reference_status = reference_status;
     let refund = Refund {
         id: call.new_id("re_"),
         amount,
         charge: charge.id.clone(),
         created: call.now,
         currency: charge.currency.clone(),
+        destination_details,
+        failure_reason: None,
         metadata,
         payment_intent: charge.payment_intent.clone(),
         reason: call.text("reason"),
-        status: "succeeded".into(),
+        status,
     };
     call.store.put(&refund);
     call.emit("refund.created", &refund);
     call.emit("charge.refunded", &charge);
     call.answer(&refund)
+}
+
+/// Lets the banks answer that take their time.
+pub(super) fn settle(call: &mut Call<'_>) {
+    for id in call.store.answered(call.now) {
+        let Some(mut refund) = call.store.get::<Refund>(&id).cloned() else { continue };
+        let Some(mut charge) = call.store.get::<Charge>(&refund.charge).cloned() else { continue };
+        let failed = matches!(cards::answer(&charge.payment_method_details.card), Answer::RefundFail);
+        refund.destination_details.card.reference_status =
+            if failed { Reference::Unavailable } else { Reference::Available };
+        refund.status = if failed { RefundStatus::Failed } else { RefundStatus::Succeeded };
+        if failed {
+            refund.failure_reason = Some("expired_or_canceled_card".into());
+            charge.take_back(refund.amount);
+            call.store.put(&charge);
+        }
+        call.store.put(&refund);
+        call.emit("refund.updated", &refund);
+        if failed {
+            call.emit("refund.failed", &refund);
+        }
+    }
 }
 
 pub(super) fn retrieve(call: &mut Call<'_>) -> Result<Value, ApiError> {

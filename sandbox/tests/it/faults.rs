@@ -1,6 +1,7 @@
 //! Calls that go wrong by script.
 
 use reqwest::Method;
+use sandbox::Settings;
 use serde_json::{Value, json};
 
 use crate::support::{AUTHORIZE, Sandbox, eventually, send};
@@ -72,6 +73,35 @@ async fn a_broken_answer_that_is_remembered_comes_again_under_its_key_alone() {
 }
 
 #[tokio::test]
+async fn a_call_that_acted_and_says_500_says_so_again_under_its_key() {
+    let sandbox = Sandbox::start().await;
+    sandbox.fault(json!({ "route": "payment_intents.create", "kind": "act_then_error_500" })).await;
+    let ask = || sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", "k");
+    let (status, first) = send(ask()).await;
+    assert_eq!((status, intents(&sandbox).await), (500, 1));
+    assert_eq!(send(ask()).await, (500, first));
+    assert_eq!(intents(&sandbox).await, 1);
+}
+
+#[tokio::test]
+async fn the_same_seed_draws_the_same_faults() {
+    let draws = async || {
+        let settings = Settings { fault_seed: Some(7), ..Settings::default() };
+        let sandbox = Sandbox::with(settings).await;
+        let fault = json!({ "route": "*", "kind": "error_500", "times": 1000, "percent": 50 });
+        sandbox.fault(fault).await;
+        let mut statuses = vec![];
+        for _ in 0..20 {
+            statuses.push(send(sandbox.pay("/v1/customers", "")).await.0);
+        }
+        statuses
+    };
+    let first = draws().await;
+    assert!(first.contains(&200) && first.contains(&500), "{first:?}");
+    assert_eq!(first, draws().await);
+}
+
+#[tokio::test]
 async fn a_call_that_acted_in_silence_leaves_its_key_free() {
     let sandbox = Sandbox::start().await;
     sandbox.fault(json!({ "route": "payment_intents.create", "kind": "act_then_timeout" })).await;
@@ -87,9 +117,13 @@ async fn faults_are_listed_checked_and_cleared() {
     let sandbox = Sandbox::start().await;
     sandbox.fault(json!({ "route": "*", "kind": "drop", "times": 9 })).await;
     let (_, listed) = send(sandbox.request(Method::GET, "/sandbox/faults")).await;
-    assert_eq!(listed, json!([{ "route": "*", "kind": "drop", "ms": null, "times": 9 }]));
+    let expected =
+        json!([{ "route": "*", "kind": "drop", "ms": null, "secs": 0, "times": 9, "percent": 100 }]);
+    assert_eq!(listed, expected);
     let post = |fault: Value| send(sandbox.request(Method::POST, "/sandbox/faults").json(&fault));
     assert_eq!(post(json!({ "route": "*", "kind": "drop", "times": 0 })).await.0, 400);
+    assert_eq!(post(json!({ "route": "*", "kind": "drop", "percent": 101 })).await.0, 400);
+    assert_eq!(post(json!({ "route": "*", "kind": "drop", "secs": 5 })).await.0, 400);
     assert_eq!(post(json!({ "route": "*", "kind": "flood" })).await.0, 422);
     assert_eq!(send(sandbox.request(Method::DELETE, "/sandbox/faults")).await.0, 204);
     assert_eq!(intents(&sandbox).await, 0);

@@ -54,6 +54,17 @@ async fn a_key_with_other_parameters_is_refused() {
 }
 
 #[tokio::test]
+async fn a_key_of_one_endpoint_is_refused_at_another() {
+    let sandbox = Sandbox::start().await;
+    let (_, intent) =
+        send(sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", "k1")).await;
+    let capture = format!("/v1/payment_intents/{}/capture", intent["id"].as_str().unwrap());
+    let (status, body) = send(sandbox.pay(&capture, "").header("idempotency-key", "k1")).await;
+    assert_eq!((status, body["error"]["type"].as_str()), (400, Some("idempotency_error")));
+    assert!(body["error"]["message"].as_str().unwrap().contains("same endpoint"), "{body}");
+}
+
+#[tokio::test]
 async fn a_key_is_forgotten_after_a_day() {
     let sandbox = Sandbox::start().await;
     let ask = || sandbox.pay("/v1/payment_intents", AUTHORIZE).header("idempotency-key", "k1");
@@ -195,6 +206,66 @@ async fn a_saved_card_pays_off_session_unless_its_bank_insists() {
     assert_eq!(save("pm_card_chargeDeclined").await.0, 402);
     let (_, cards) = send(sandbox.look(&format!("/v1/payment_methods?customer={customer}"))).await;
     assert_eq!(cards["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_card_that_paid_while_its_owner_was_there_is_refused_later() {
+    let sandbox = Sandbox::start().await;
+    for (card, code) in [
+        ("laterDeclined", "generic_decline"),
+        ("laterInsufficientFunds", "insufficient_funds"),
+        ("laterExpired", "expired_card"),
+    ] {
+        let (_, customer) = send(sandbox.pay("/v1/customers", "")).await;
+        let customer = customer["id"].as_str().unwrap();
+        let form = format!("customer={customer}&payment_method=pm_card_{card}&confirm=true");
+        let (_, saved) = send(sandbox.pay("/v1/setup_intents", &form)).await;
+        let method = saved["payment_method"].as_str().unwrap();
+        let charge = |more: &str| {
+            let form = format!(
+                "amount=4000&currency=usd&customer={customer}&payment_method={method}&confirm=true{more}"
+            );
+            send(sandbox.pay("/v1/payment_intents", &form))
+        };
+        assert_eq!(charge("").await.1["status"], "succeeded", "{card}");
+        let (status, body) = charge("&off_session=true").await;
+        let error = &body["error"];
+        let reason = error["decline_code"].as_str().or(error["code"].as_str());
+        assert_eq!((status, reason), (402, Some(code)), "{card}");
+    }
+}
+
+#[tokio::test]
+async fn a_bank_may_take_its_time_with_a_refund_or_refuse_it() {
+    let sandbox = Sandbox::start().await;
+    for (card, first, then, returned) in
+        [("pendingRefund", "pending", "succeeded", 1500), ("refundFail", "succeeded", "failed", 0)]
+    {
+        let form = format!("amount=4000&currency=usd&confirm=true&payment_method=pm_card_{card}");
+        let (_, intent) = send(sandbox.pay("/v1/payment_intents", &form)).await;
+        let form = format!("payment_intent={}&amount=1500", intent["id"].as_str().unwrap());
+        let (_, refund) = send(sandbox.pay("/v1/refunds", &form)).await;
+        assert_eq!(refund["status"], first, "{card}");
+        sandbox.advance(60 * 60).await;
+        let path = format!("/v1/refunds/{}", refund["id"].as_str().unwrap());
+        assert_eq!(send(sandbox.look(&path)).await.1["status"], then, "{card}");
+        let path = format!("/v1/charges/{}", intent["latest_charge"].as_str().unwrap());
+        assert_eq!(send(sandbox.look(&path)).await.1["amount_refunded"], returned, "{card}");
+    }
+    let (_, told) = send(sandbox.look("/v1/events?types[]=refund.updated&types[]=refund.failed")).await;
+    assert_eq!(told["data"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn an_off_session_authorization_lives_as_long_as_its_brand_says() {
+    let sandbox = Sandbox::start().await;
+    for (card, life) in [("visa", 4 * DAY + 18 * 60 * 60), ("mastercard", 7 * DAY)] {
+        let form =
+            format!("{AUTHORIZE}&off_session=true").replace("pm_card_visa", &format!("pm_card_{card}"));
+        let (_, intent) = send(sandbox.pay("/v1/payment_intents", &form)).await;
+        let until = &intent["latest_charge"]["payment_method_details"]["card"]["capture_before"];
+        assert_eq!(*until, START + life, "{card}");
+    }
 }
 
 #[tokio::test]

@@ -65,7 +65,18 @@ async fn scripted_webhooks_come_twice_late_or_not_at_all() {
     let seen = kinds(&receiver.until(|all| all.len() == 3).await);
     let updated = "payment_intent.amount_capturable_updated";
     assert_eq!(seen, [updated, updated, "payment_intent.created"]);
+    sandbox
+        .fault(json!({ "route": "payment_method.attached", "kind": "delay_webhook", "secs": 432_000 }))
+        .await;
+    let (_, customer) = send(sandbox.pay("/v1/customers", "payment_method=pm_card_visa")).await;
+    receiver.until(|all| kinds(all).contains(&"customer.created".to_owned())).await;
+    assert!(customer["id"].is_string(), "{customer}");
+    sandbox.advance(432_000).await;
+    let late = receiver.until(|all| kinds(all).contains(&"payment_method.attached".to_owned())).await;
+    let late = late.last().unwrap().header("stripe-signature");
+    assert!(late.starts_with(&format!("t={},", START + 432_000)), "signed when it leaves: {late}");
     sandbox.fault(json!({ "route": "customer.created", "kind": "delay_webhook", "ms": 20 })).await;
     send(sandbox.pay("/v1/customers", "")).await;
-    receiver.until(|all| kinds(all).contains(&"customer.created".to_owned())).await;
+    let created = |all: &[Received]| kinds(all).iter().filter(|kind| *kind == "customer.created").count();
+    receiver.until(|all| created(all) == 2).await;
 }
