@@ -106,7 +106,7 @@ impl App {
         let app = self.clone();
         let run = async move {
             let report = app.compare_all(span, request.dry_run, false).await?;
-            match idempotency::begin_keyed(&app.db, key).await? {
+            match idempotency::begin_keyed(&app.db, key, None).await? {
                 Attempt::Replayed(answer) => Ok(answer),
                 Attempt::Fresh(fresh) => {
                     fresh.finish(&report).await?;
