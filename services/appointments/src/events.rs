@@ -189,8 +189,12 @@ impl Handler for Follower {
         if let Some(authorized) = event.decode::<CopayAuthorized>()? {
             let charge: ChargeId = authorized.charge_id.parse()?;
             let id = authorized.appointment_id.parse()?;
+            // The usual case: the caller who asked for the authorization has confirmed already.
+            if store::get(tx, id).await?.is_some_and(|row| row.state != State::Held) {
+                return Ok(());
+            }
             match self.0.confirm_in(tx, id, Copay::Authorized, Some(charge)).await {
-                // The usual case: the caller who asked for the authorization has confirmed already, or the hold has ended.
+                // Or the hold has ended.
                 Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. } | Error::Overtaken { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
