@@ -8,6 +8,8 @@ mod far_visits;
 mod fees;
 mod keys;
 mod missed;
+mod model;
+mod process;
 mod renewal;
 mod visits;
 mod webhooks;
