@@ -251,6 +251,8 @@ fn sandbox_config(config: &Config, settings: sandbox::Settings) -> sandbox::Conf
 
 /// How long one call to the sandbox may take before its outcome counts as unknown; the services' own default.
 const PAYMENTS_TIMEOUT_MS: u64 = 8_000;
+/// From one scheduled reconciliation to the next: a day, the service's own default.
+const RECONCILE_EVERY_SECS: u64 = 24 * 60 * 60;
 /// The sender of texts: a number reserved for fiction.
 const SMS_FROM: &str = "+12025550199";
 
@@ -265,6 +267,7 @@ fn billing_config(
         payments_api_key: sandbox.payments_key.as_str().into(),
         payments_webhook_secret: sandbox.webhook_secret.as_str().into(),
         payments_timeout_ms: PAYMENTS_TIMEOUT_MS,
+        reconcile_every_secs: RECONCILE_EVERY_SECS,
         currency: "USD".parse().map_err(anyhow::Error::msg)?,
     })
 }

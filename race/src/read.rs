@@ -162,8 +162,9 @@ async fn reservations(admin: &mut PgConnection, rows: &mut Rows) -> anyhow::Resu
 async fn charges(admin: &mut PgConnection) -> anyhow::Result<Vec<Charge>> {
     let sql = "select c.id, c.appointment_id, c.kind, c.state, c.amount, c.captured_amount,
                       (select count(*) from billing.attempt a where a.charge_id = c.id) as attempts,
-                      (select coalesce(sum(amount), 0)::bigint from billing.entry e
-                       where e.charge_id = c.id and e.kind = 'PAYMENT') as paid
+                      (select coalesce(sum(p.amount), 0)::bigint
+                       from billing.journal e join billing.posting p on p.entry_id = e.id
+                       where e.charge_id = c.id and e.kind = 'PAYMENT' and p.account = 'PROVIDER') as paid
                from billing.charge c order by c.id";
     let charge = |row: PgRow| Charge {
         id: row.get("id"),

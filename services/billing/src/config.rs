@@ -25,6 +25,9 @@ pub struct Config {
     /// what a killed process left is settled by another within 30 seconds.
     #[arg(long, env = "PAYMENTS_TIMEOUT_MS", default_value_t = 8_000, value_parser = clap::value_parser!(u64).range(1..=8_000))]
     pub payments_timeout_ms: u64,
+    /// Seconds from one scheduled reconciliation to the next; 0 = only on demand.
+    #[arg(long, env = "BILLING_RECONCILE_EVERY_SECS", default_value_t = 24 * 60 * 60)]
+    pub reconcile_every_secs: u64,
     /// The network's currency, ISO 4217, one whose minor unit is a hundredth.
     #[arg(long, env = "CLINIC_CURRENCY", default_value = "USD")]
     pub currency: Currency,

@@ -33,6 +33,18 @@ pub enum Error {
     /// The visit's fee has no co-pay.
     #[error("this visit has no co-pay; book it without")]
     CopayNotDue,
+    /// Nothing of the charge was taken, so nothing can be given back.
+    #[error("the charge is {}: nothing is captured that could be given back", state.to_lowercase())]
+    NothingCaptured {
+        /// Upper-snake.
+        state: &'static str,
+    },
+    /// More is to be given back than is left.
+    #[error("less than this is captured and not given back yet")]
+    RefundExceedsCapture,
+    /// Another reconciliation runs.
+    #[error("another reconciliation is running; its report comes first")]
+    ReconciliationRunning,
     /// The charge is not in a state for this.
     #[error("the co-pay is {} already", state.to_lowercase())]
     WrongState {
@@ -72,7 +84,11 @@ impl From<Error> for Status {
             Error::HoldExpired => Fault::precondition("HOLD_EXPIRED", message, "appointment"),
             Error::FeeNotSet => Fault::precondition("FEE_NOT_SET", message, "fee"),
             Error::CopayNotDue => Fault::precondition("COPAY_NOT_DUE", message, "fee"),
-            Error::WrongState { state } => {
+            Error::RefundExceedsCapture => Fault::precondition("REFUND_EXCEEDS_CAPTURE", message, "charge"),
+            Error::ReconciliationRunning => {
+                Fault::precondition("RECONCILIATION_RUNNING", message, "reconciliation")
+            }
+            Error::NothingCaptured { state } | Error::WrongState { state } => {
                 Fault::precondition("WRONG_STATE", message, "charge").meta("state", state)
             }
         };

@@ -125,6 +125,22 @@ pub async fn publish(
             };
             outbox::put(tx, id, version, &event).await
         }
+        Happened::Refunded { amount, forgiven, cause } => {
+            let event = pb::ChargeRefunded {
+                charge_id,
+                version,
+                appointment_id,
+                patient_id,
+                clinic_id,
+                kind: wire::kind(charge.kind).into(),
+                amount: money(*amount),
+                forgiven_amount: money(*forgiven),
+                refunded_amount: money(charge.refunded),
+                remaining_amount: money(charge.refundable()),
+                cause: wire::refund_cause(*cause).into(),
+            };
+            outbox::put(tx, id, version, &event).await
+        }
     }
 }
 
@@ -138,6 +154,7 @@ pub fn subscription(consumer: &'static str) -> Subscription {
             appointments::WaitlistOfferClosed::full_name(),
             appointments::AppointmentRescheduled::full_name(),
             appointments::AppointmentCancelled::full_name(),
+            appointments::PatientCheckedIn::full_name(),
             appointments::VisitCompleted::full_name(),
         ],
     }
@@ -153,6 +170,8 @@ struct News {
     appointment_id: String,
     /// How it ended, and whether a no-show fee is due; `None` = it goes on.
     ending: Option<(Ending, bool)>,
+    /// The patient came after it was closed as missed.
+    after_no_show: bool,
 }
 
 #[async_trait]
@@ -163,11 +182,17 @@ impl Handler for Visits {
         if let Some((how, fee_due)) = news.ending {
             visit.ended = Some(self.0.ended(tx, &visit, visit_date, how, fee_due).await?);
         }
-        Ok(self.0.follow_visit(tx, visit).await?)
+        let late = news.after_no_show;
+        Ok(if late {
+            self.0.follow_late_arrival(tx, visit).await?
+        } else {
+            self.0.follow_visit(tx, visit).await?
+        })
     }
 
     async fn committed(&self, _events: &[Incoming]) {
         self.0.wake.notify_one();
+        self.0.books.notify_one();
     }
 }
 
@@ -179,6 +204,7 @@ fn news(event: &Incoming) -> anyhow::Result<Option<News>> {
             facts: e.appointment,
             appointment_id: e.appointment_id,
             ending,
+            after_no_show: false,
         }));
     }
     if let Some(e) = event.decode::<appointments::WaitlistOfferClosed>()? {
@@ -189,11 +215,18 @@ fn news(event: &Incoming) -> anyhow::Result<Option<News>> {
             facts: e.appointment,
             appointment_id: e.offer_id,
             ending,
+            after_no_show: false,
         }));
     }
     if let Some(e) = event.decode::<appointments::AppointmentRescheduled>()? {
         let appointment_id = e.appointment_id;
-        return Ok(Some(News { version: e.version, facts: e.appointment, appointment_id, ending: None }));
+        return Ok(Some(News {
+            version: e.version,
+            facts: e.appointment,
+            appointment_id,
+            ending: None,
+            after_no_show: false,
+        }));
     }
     if let Some(e) = event.decode::<appointments::AppointmentCancelled>()? {
         let cancellation = e.cancellation.unwrap_or_default();
@@ -206,6 +239,16 @@ fn news(event: &Incoming) -> anyhow::Result<Option<News>> {
             facts: e.appointment,
             appointment_id: e.appointment_id,
             ending,
+            after_no_show: false,
+        }));
+    }
+    if let Some(e) = event.decode::<appointments::PatientCheckedIn>()? {
+        return Ok(Some(News {
+            version: e.version,
+            facts: e.appointment,
+            appointment_id: e.appointment_id,
+            ending: None,
+            after_no_show: e.after_no_show,
         }));
     }
     if let Some(e) = event.decode::<appointments::VisitCompleted>()? {
@@ -220,6 +263,7 @@ fn news(event: &Incoming) -> anyhow::Result<Option<News>> {
             facts: e.appointment,
             appointment_id: e.appointment_id,
             ending,
+            after_no_show: false,
         }));
     }
     Ok(None)
@@ -240,6 +284,7 @@ fn visit(news: &News) -> anyhow::Result<(Visit, NaiveDate)> {
         service_type: fields.id("service_type_id", &facts.service_type_id),
         start,
         ended: None,
+        fee_reversed: false,
     };
     fields.check().map_err(|error| anyhow::anyhow!("{error:?}"))?;
     Ok((visit, visit_date))

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use kit::auth::{Caller, caller};
 use kit::fields::Fields;
 use kit::idempotency;
@@ -17,13 +17,17 @@ use tonic::{Request, Response, Status};
 use crate::app::App;
 use crate::app::account::Key;
 use crate::app::authorize::AuthorizeCopay;
+use crate::app::reconcile;
 use crate::domain::charge::{Kind, State};
 use crate::domain::fee::{Fee, MOST_PER_CALL};
 use crate::domain::money::{self, Currency};
 use crate::error::Error;
+use crate::gateway::Span;
 use crate::store::charges::Filter;
 use crate::wire;
 
+/// Characters in the reason of a refund.
+const REASON_LENGTH: RangeInclusive<usize> = 1..=500;
 /// Characters in a provider's card token.
 const TOKEN_LENGTH: RangeInclusive<usize> = 4..=255;
 /// What a provider's card token begins with.
@@ -119,7 +123,8 @@ impl BillingService for Grpc {
         };
         fields.check().map_err(Error::from)?;
         let (charge, visit) = self.app.authorize_copay(call).await?;
-        Ok(Response::new(wire::charge(&charge, &visit, true)))
+        // What is reserved has nothing to give back yet.
+        Ok(Response::new(wire::charge(&charge, &visit, &[], true)))
     }
 
     async fn get_charge(
@@ -130,10 +135,10 @@ impl BillingService for Grpc {
         let mut fields = Fields::new();
         let id = fields.id::<ChargeId>("charge_id", &request.charge_id);
         fields.check().map_err(Error::from)?;
-        let (charge, visit) = self.app.charge(id).await?;
+        let (charge, visit, refunds) = self.app.charge(id).await?;
         caller.see(visit.patient, id).map_err(Error::from)?;
         let with_secret = caller.is(Role::Patient) || caller.is(Role::FrontDesk);
-        Ok(Response::new(wire::charge(&charge, &visit, with_secret)))
+        Ok(Response::new(wire::charge(&charge, &visit, &refunds, with_secret)))
     }
 
     async fn list_charges(
@@ -156,9 +161,53 @@ impl BillingService for Grpc {
         let patient = own(&caller, named)?;
         let owed_only = request.owed_only;
         let filter = Filter { patient, appointment, clinic, kinds, states, from, until, owed_only };
-        let (rows, next_page_token) = self.app.charges(&filter, &page).await?;
-        let charges = rows.iter().map(|(charge, visit)| wire::charge(charge, visit, false)).collect();
+        let (rows, refunds, next_page_token) = self.app.charges(&filter, &page).await?;
+        let charges =
+            rows.iter().map(|(charge, visit)| wire::charge(charge, visit, &refunds, false)).collect();
         Ok(Response::new(pb::ListChargesResponse { charges, next_page_token }))
+    }
+
+    async fn refund_charge(
+        &self,
+        request: Request<pb::RefundChargeRequest>,
+    ) -> Result<Response<pb::Charge>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let mut fields = Fields::new();
+        let request_id = fields.request_id(&request.request_id);
+        let id = fields.id::<ChargeId>("charge_id", &request.charge_id);
+        let amount = request.amount.as_ref().map(|amount| {
+            let Money { currency_code, units, nanos } = amount;
+            money::parse_refund(currency_code, *units, *nanos, self.app.currency).unwrap_or_else(|words| {
+                fields.refuse("amount", words);
+                0
+            })
+        });
+        let reason = fields.text("reason", &request.reason, REASON_LENGTH);
+        fields.ensure(!request.etag.is_empty(), "etag", "is required: the charge's etag as last read");
+        fields.check().map_err(Error::from)?;
+        Ok(Response::new(self.app.refund(&caller, request_id, &request, id, amount, &reason).await?))
+    }
+
+    async fn reconcile(
+        &self,
+        request: Request<pb::ReconcileRequest>,
+    ) -> Result<Response<pb::ReconciliationReport>, Status> {
+        let (caller, request) = (caller(&request)?, request.into_inner());
+        let mut fields = Fields::new();
+        let request_id = fields.request_id(&request.request_id);
+        let now = self.app.clock.now();
+        let span = match request.interval.as_ref() {
+            None => Span { from: now - reconcile::USUAL_REACH, until: now },
+            Some(interval) => Span {
+                from: fields.instant("interval.start_time", interval.start_time),
+                until: fields.instant("interval.end_time", interval.end_time),
+            },
+        };
+        let length = span.until - span.from;
+        let within = length > TimeDelta::zero() && length <= reconcile::LONGEST_REACH;
+        fields.ensure(within, "interval", "must end after it starts, and within 31 days");
+        fields.check().map_err(Error::from)?;
+        Ok(Response::new(self.app.reconcile(&caller, request_id, request, span).await?))
     }
 
     async fn get_patient_account(

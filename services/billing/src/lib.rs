@@ -24,6 +24,7 @@ pub mod webhook;
 pub mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kit::clock::Clock;
 use kit::platform::Platform;
@@ -32,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::app::{App, worker};
+use crate::app::{App, reconcile, webhooks, worker};
 pub use crate::config::Config;
 use crate::gateway::stripe::Stripe;
 
@@ -61,12 +62,17 @@ pub async fn run(
         clock: platform.clock.clone(),
         currency: config.currency,
         wake: Arc::default(),
+        books: Arc::default(),
     };
     platform.spawn(worker::run(app.clone(), platform.stop.clone()));
     platform.spawn(worker::plan_looks(app.clone(), platform.stop.clone()));
     platform.spawn(worker::forget_webhooks(app.clone(), platform.stop.clone()));
+    platform.spawn(webhooks::run(app.clone(), platform.stop.clone()));
+    platform.spawn(webhooks::backfill(app.clone(), platform.stop.clone()));
+    let every = Duration::from_secs(config.reconcile_every_secs);
+    platform.spawn(reconcile::on_schedule(app.clone(), every, platform.stop.clone()));
     platform.follow(events::subscription(NAME), Arc::new(events::Visits(app.clone())));
-    let webhooks = webhook::router(app.clone(), config.payments_webhook_secret);
+    let deliveries = webhook::router(app.clone(), config.payments_webhook_secret);
     let routes = Routes::new(BillingServiceServer::new(grpc::Grpc { app }));
-    platform.serve(listener, routes, webhooks).await
+    platform.serve(listener, routes, deliveries).await
 }

@@ -1,29 +1,26 @@
 //! What the payment provider tells of its own accord (docs.stripe.com/webhooks).
 //!
-//! A delivery is believed only so far as its signature goes, and even then only as a hint: it is remembered by its id and the
-//! charge it is about is looked up. So late, repeated and shuffled deliveries end in the same state.
+//! A delivery is believed only so far as its signature goes, and even then only as a hint: it is remembered by its id, and
+//! answered; later the charge or refund it is about is looked up. So late, repeated and shuffled deliveries end in the same state.
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde::Deserialize;
 use sha2::Sha256;
 
 use crate::app::App;
 use crate::config::Secret;
-use crate::domain::charge::State;
-use crate::store::{charges, webhooks};
+use crate::gateway::Event;
 
 /// The largest delivery that is read, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 /// How old, or how far ahead, a signature may be, in seconds.
 const TOLERANCE_SECS: i64 = 300;
-/// Longest provider id that is kept.
-const MAX_ID: usize = 255;
 
 /// The route, for the service's port.
 pub fn router(app: App, secret: Secret) -> Router {
@@ -78,86 +75,34 @@ pub fn verify(secret: &Secret, header: &str, body: &[u8], now: DateTime<Utc>) ->
     Ok(())
 }
 
-#[derive(Deserialize)]
-struct Event {
-    id: String,
-    r#type: String,
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    object: Object,
-}
-
-#[derive(Deserialize)]
-struct Object {
-    id: Option<String>,
-    object: Option<String>,
-    payment_intent: Option<String>,
-}
-
-impl Event {
-    /// The payment it is about.
-    fn payment(&self) -> Option<&str> {
-        let object = &self.data.object;
-        match object.object.as_deref() {
-            Some("payment_intent") => object.id.as_deref(),
-            _ => object.payment_intent.as_deref(),
-        }
-        .filter(|id| id.len() <= MAX_ID)
-    }
-
-    /// The state of a charge that knows this news already; `None` = it is no news about payments.
-    fn known(&self) -> Option<State> {
-        match self.r#type.as_str() {
-            "payment_intent.amount_capturable_updated" => Some(State::Authorized),
-            "payment_intent.payment_failed" => Some(State::Declined),
-            "payment_intent.requires_action" => Some(State::RequiresAction),
-            "payment_intent.succeeded" => Some(State::Captured),
-            "payment_intent.canceled" | "charge.expired" => Some(State::Voided),
-            _ => None,
-        }
-    }
-}
-
 async fn receive(
     Extract((app, secret)): Extract<(App, Secret)>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> StatusCode {
+    let refuse = |status, reason: &str, bytes| {
+        tracing::warn!(reason, bytes, "a payment webhook was refused");
+        status
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return refuse(rejection.status(), "it could not be read", None),
+    };
+    let bytes = Some(body.len());
     let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Err(refusal) = verify(&secret, header, &body, app.clock.now()) {
-        tracing::warn!(reason = %refusal, bytes = body.len(), "a payment webhook was refused");
-        return StatusCode::BAD_REQUEST;
+        return refuse(StatusCode::BAD_REQUEST, &refusal.to_string(), bytes);
     }
-    let event = match serde_json::from_slice::<Event>(&body) {
-        Ok(event) if event.id.len() <= MAX_ID && event.r#type.len() <= MAX_ID => event,
-        _ => {
-            tracing::warn!(reason = "not an event", bytes = body.len(), "a payment webhook was refused");
-            return StatusCode::BAD_REQUEST;
-        }
+    let Some(event) = Event::parse(&body) else {
+        return refuse(StatusCode::BAD_REQUEST, "it is no event", bytes);
     };
-    match store(&app, &event).await {
+    match app.hear(&event).await {
         Ok(()) => StatusCode::OK,
         Err(error) => {
             tracing::warn!(event = event.id, %error, "a payment webhook could not be kept; the provider sends it again");
             StatusCode::SERVICE_UNAVAILABLE
         }
     }
-}
-
-async fn store(app: &App, event: &Event) -> sqlx::Result<()> {
-    let mut tx = app.db.begin().await?;
-    let payment = event.payment();
-    if webhooks::put(&mut tx, &event.id, &event.r#type, payment, app.clock.now()).await?
-        && let (Some(payment), Some(known)) = (payment, event.known())
-    {
-        charges::look_at(&mut tx, payment, known).await?;
-    }
-    tx.commit().await?;
-    app.wake.notify_one();
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use kit::fields::{date, timestamp};
 use proto::clinic::billing::v1 as pb;
-use proto::google::r#type::Money;
+use proto::google::r#type::{Interval, Money};
 
 use crate::app::account::Account;
 use crate::domain::card::Card;
@@ -11,6 +11,8 @@ use crate::domain::charge::{Charge, Kind, State, VoidCause};
 use crate::domain::fee::{Fee, Schedule};
 use crate::domain::ledger::EntryKind;
 use crate::domain::money::{self, Currency};
+use crate::domain::reconcile::{Differs, Discrepancy, Report};
+use crate::domain::refund::{Cause, Refund, RefundState};
 use crate::domain::visit::Visit;
 use crate::store::ledger::Line;
 
@@ -54,8 +56,36 @@ pub fn void_cause(cause: VoidCause) -> pb::VoidCause {
     }
 }
 
-/// A charge; its client secret only where the caller may have it.
-pub fn charge(charge: &Charge, visit: &Visit, with_secret: bool) -> pb::Charge {
+/// Why money was given back.
+pub fn refund_cause(cause: Cause) -> pb::RefundCause {
+    match cause {
+        Cause::Staff => pb::RefundCause::Staff,
+        Cause::FeeReversed => pb::RefundCause::FeeReversed,
+        Cause::Provider => pb::RefundCause::Provider,
+        Cause::Reconciliation => pb::RefundCause::Reconciliation,
+    }
+}
+
+fn refund(refund: &Refund, currency: Currency) -> pb::Refund {
+    let state = match refund.state {
+        RefundState::Pending => pb::RefundState::Pending,
+        RefundState::Succeeded => pb::RefundState::Succeeded,
+        RefundState::Failed => pb::RefundState::Failed,
+    };
+    pb::Refund {
+        id: refund.id.to_string(),
+        amount: Some(money(refund.amount, currency)),
+        state: state.into(),
+        cause: refund_cause(refund.cause).into(),
+        reason: refund.reason.clone(),
+        requested_by: refund.requested_by.clone(),
+        provider_reference: refund.provider_reference.clone().unwrap_or_default(),
+        create_time: Some(timestamp(refund.created_at)),
+    }
+}
+
+/// A charge with those of `refunds` that are its own; its client secret only where the caller may have it.
+pub fn charge(charge: &Charge, visit: &Visit, refunds: &[Refund], with_secret: bool) -> pb::Charge {
     let amount = |minor| Some(money(minor, charge.currency));
     pb::Charge {
         id: charge.id.to_string(),
@@ -77,10 +107,60 @@ pub fn charge(charge: &Charge, visit: &Visit, with_secret: bool) -> pb::Charge {
         capture_before: charge.capture_before.map(timestamp),
         decline_code: charge.decline_code.clone().unwrap_or_default(),
         client_secret: charge.client_secret.clone().filter(|_| with_secret).unwrap_or_default(),
-        refunds: vec![],
+        refunds: refunds
+            .iter()
+            .filter(|r| r.charge == charge.id)
+            .map(|r| refund(r, charge.currency))
+            .collect(),
         etag: charge.revision.to_string(),
         create_time: Some(timestamp(charge.created_at)),
         update_time: Some(timestamp(charge.updated_at)),
+    }
+}
+
+/// What a reconciliation found.
+pub fn report(
+    report: &Report,
+    ended_at: DateTime<Utc>,
+    text: &str,
+    currency: Currency,
+) -> pb::ReconciliationReport {
+    let interval =
+        Interval { start_time: Some(timestamp(report.from)), end_time: Some(timestamp(report.until)) };
+    pb::ReconciliationReport {
+        id: report.id.to_string(),
+        interval: Some(interval),
+        dry_run: report.dry_run,
+        start_time: Some(timestamp(report.started_at)),
+        end_time: Some(timestamp(ended_at)),
+        charges_checked: report.charges,
+        provider_records_checked: report.records,
+        discrepancies_found: report.found,
+        discrepancies_repaired: report.repaired,
+        discrepancies: report.named().map(|one| discrepancy(one, currency)).collect(),
+        text: text.to_owned(),
+    }
+}
+
+fn discrepancy(one: &Discrepancy, currency: Currency) -> pb::Discrepancy {
+    let kind = match one.kind {
+        Differs::State => pb::DiscrepancyKind::State,
+        Differs::Amount => pb::DiscrepancyKind::Amount,
+        Differs::UnknownPayment => pb::DiscrepancyKind::UnknownPayment,
+        Differs::MissingPayment => pb::DiscrepancyKind::MissingPayment,
+        Differs::OrphanAuthorization => pb::DiscrepancyKind::OrphanAuthorization,
+        Differs::Refund => pb::DiscrepancyKind::Refund,
+        Differs::Dispute => pb::DiscrepancyKind::Dispute,
+    };
+    pb::Discrepancy {
+        kind: kind.into(),
+        charge_id: one.charge.map(|id| id.to_string()).unwrap_or_default(),
+        appointment_id: one.appointment.map(|id| id.to_string()).unwrap_or_default(),
+        provider_reference: one.reference.clone(),
+        ledger_amount: one.ours.map(|minor| money(minor, currency)),
+        provider_amount: one.theirs.map(|minor| money(minor, currency)),
+        repaired: one.repaired,
+        remark: one.remark.to_owned(),
     }
 }
 

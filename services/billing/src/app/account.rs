@@ -8,11 +8,12 @@ use uuid::Uuid;
 use super::App;
 use crate::domain::card::Card;
 use crate::domain::charge::Charge;
+use crate::domain::refund::Refund;
 use crate::domain::visit::Visit;
 use crate::error::Error;
 use crate::store::charges::{self, Filter};
 use crate::store::ledger::Line;
-use crate::store::{cards, ledger};
+use crate::store::{cards, ledger, refunds};
 
 /// Sort key of charges and of statement lines.
 pub type Key = (DateTime<Utc>, Uuid);
@@ -33,22 +34,27 @@ pub struct Account {
 }
 
 impl App {
-    /// One charge with its visit.
-    pub async fn charge(&self, id: ChargeId) -> Result<(Charge, Visit), Error> {
+    /// One charge with its visit and refunds.
+    pub async fn charge(&self, id: ChargeId) -> Result<(Charge, Visit, Vec<Refund>), Error> {
         let mut conn = self.db.pool().acquire().await?;
         let found = charges::get_with_visit(&mut conn, id).await?;
-        Ok(found.ok_or_else(|| kit::status::Error::not_found(id))?)
+        let (charge, visit) = found.ok_or_else(|| kit::status::Error::not_found(id))?;
+        let refunds = refunds::of_charges(&mut conn, &[id]).await?;
+        Ok((charge, visit, refunds))
     }
 
-    /// A page of charges, and the token for the next.
+    /// A page of charges, their refunds, and the token for the next.
     pub async fn charges(
         &self,
         filter: &Filter,
         page: &Page<Key>,
-    ) -> Result<(Vec<(Charge, Visit)>, String), Error> {
+    ) -> Result<(Vec<(Charge, Visit)>, Vec<Refund>, String), Error> {
         let mut conn = self.db.pool().acquire().await?;
         let rows = charges::list(&mut conn, filter, page.after, page.limit()).await?;
-        Ok(page.cut(rows, |(charge, _)| (charge.created_at, charge.id.uuid())))
+        let (rows, next) = page.cut(rows, |(charge, _)| (charge.created_at, charge.id.uuid()));
+        let ids: Vec<_> = rows.iter().map(|(charge, _)| charge.id).collect();
+        let refunds = refunds::of_charges(&mut conn, &ids).await?;
+        Ok((rows, refunds, next))
     }
 
     /// A patient's account, as of one moment, with a page of the statement of `interval`.

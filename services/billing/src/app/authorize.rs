@@ -89,7 +89,10 @@ impl App {
         };
         let (charge, visit) = match driven {
             Some(known) => known,
-            None => self.charge(id).await?,
+            None => {
+                let (charge, visit, _) = self.charge(id).await?;
+                (charge, visit)
+            }
         };
         match charge.state {
             State::Authorized | State::RequiresAction => Ok((charge, visit)),
@@ -122,6 +125,7 @@ async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) 
         service_type: call.service_type,
         start: call.start,
         ended: None,
+        fee_reversed: false,
     };
     let met = visits::meet(tx, &named).await?;
     let Some(visit) = met.known else {

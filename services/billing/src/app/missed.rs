@@ -30,7 +30,8 @@ impl App {
             None => self.begin_fee(tx, visit, copay, now).await?,
         };
         let Some(mut fee) = fee.filter(|fee| settled && fee.awaits_copay()) else { return Ok(()) };
-        let card = match fee.take_from_copay(drawn) {
+        // Who came after all is charged nothing more.
+        let card = match fee.take_from_copay(drawn) && !visit.fee_reversed {
             true => {
                 card_on_file(tx, visit.patient, copay.and_then(|copay| copay.payment_method), now).await?
             }
@@ -47,7 +48,8 @@ impl App {
             }
         }
         let due = after_change(&fee, visit, now);
-        charges::save(tx, &mut fee, due, now).await
+        charges::save(tx, &mut fee, due, now).await?;
+        self.reverse_if_late(tx, visit, &mut fee, now).await
     }
 
     /// `None` = the visit costs no fee, or it is not known yet what its co-pay can give.
@@ -58,7 +60,9 @@ impl App {
         copay: Option<&Charge>,
         now: DateTime<Utc>,
     ) -> sqlx::Result<Option<Charge>> {
-        let Some(ended) = visit.ended.filter(|ended| ended.fee > 0) else { return Ok(None) };
+        let Some(ended) = visit.ended.filter(|ended| ended.fee > 0 && !visit.fee_reversed) else {
+            return Ok(None);
+        };
         if copay.is_some_and(|copay| copay.state == State::Authorizing) {
             return Ok(None);
         }

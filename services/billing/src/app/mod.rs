@@ -8,6 +8,9 @@
 //! | [`renew`] | reserves a co-pay anew while the patient is away |
 //! | [`missed`] | makes the fee of a missed visit, and charges what the co-pay does not give |
 //! | [`visits`] | follows how visits end |
+//! | [`refund`] | gives money back, and takes over what was given back elsewhere |
+//! | [`webhooks`] | applies what the provider told, and asks for what it could not deliver |
+//! | [`reconcile`] | compares the provider's records with ours |
 //! | [`worker`] | drives every charge that is on its way to its end, from the database alone |
 
 pub mod account;
@@ -15,9 +18,12 @@ pub mod authorize;
 pub mod cards;
 pub mod fees;
 pub mod missed;
+pub mod reconcile;
+pub mod refund;
 pub mod renew;
 pub mod settle;
 pub mod visits;
+pub mod webhooks;
 pub mod worker;
 
 use std::sync::Arc;
@@ -42,4 +48,6 @@ pub struct App {
     pub currency: Currency,
     /// Rings when a charge has become due.
     pub wake: Arc<Notify>,
+    /// Rings when a refund has become due, or the provider has told something.
+    pub books: Arc<Notify>,
 }

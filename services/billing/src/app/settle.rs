@@ -30,7 +30,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// Pause between looks while the patient is to confirm; the provider's webhook usually comes first.
 const CONFIRMATION_LOOK: Duration = Duration::from_secs(2);
 /// A key this old is no longer trusted to act once; a margin for clocks and slow answers is taken off its life.
-const KEY_TRUST: TimeDelta = TimeDelta::hours(KEY_LIFE_HOURS - 1);
+pub(super) const KEY_TRUST: TimeDelta = TimeDelta::hours(KEY_LIFE_HOURS - 1);
 /// What a bank that asks for a patient who is away comes to, in the provider's words.
 const NOBODY_THERE: &str = "authentication_required";
 
@@ -69,7 +69,7 @@ impl App {
             Err(failure) => {
                 tracing::warn!(charge = %charge.id, ?step, tries = charge.tries, error = %failure, "a charge waits for the provider");
                 let mut conn = self.db.pool().acquire().await?;
-                charges::postpone(&mut conn, charge.id, charge.revision, Some(pause(&charge))).await?;
+                charges::postpone(&mut conn, charge.id, charge.revision, Some(pause(charge.tries))).await?;
                 Ok(None)
             }
         }
@@ -91,7 +91,7 @@ impl App {
         let happened = charge.learn(&payment.standing, visit.ended, now);
         if charge == was {
             let due =
-                if charge.pending() { Some(pause(&charge)) } else { after_change(&charge, &visit, now) };
+                if charge.pending() { Some(pause(charge.tries)) } else { after_change(&charge, &visit, now) };
             charges::postpone(&mut tx, charge.id, charge.revision, due).await?;
         } else {
             self.conclude(&mut tx, &visit, was.state, &mut charge, happened, now).await?;
@@ -121,7 +121,7 @@ impl App {
         let due = after_change(charge, visit, now);
         charges::save(tx, charge, due, now).await?;
         if charge.kind == Kind::NoShowFee {
-            return Ok(());
+            return self.reverse_if_late(tx, visit, charge, now).await;
         }
         let drawn = happened.iter().find_map(|happened| match happened {
             Happened::Voided { drawn, .. } => Some(*drawn),
@@ -130,7 +130,8 @@ impl App {
             | Happened::Captured { .. }
             | Happened::Lapsed { .. }
             | Happened::FeeCharged
-            | Happened::Owed => None,
+            | Happened::Owed
+            | Happened::Refunded { .. } => None,
         });
         self.bring_fee_along(tx, visit, Some(charge), drawn.unwrap_or(0), now).await
     }
@@ -168,7 +169,9 @@ async fn ask(
     let (verb, amount, at_once) = match step {
         Step::Authorize => ("authorize", charge.amount, false),
         Step::Charge(amount) => ("charge", amount, true),
-        Step::Capture(amount) => return gateway.capture(&key("capture"), reference(), amount).await,
+        Step::Capture(amount) => {
+            return gateway.capture(&key("capture"), reference(), amount, charge.authorized).await;
+        }
         Step::Cancel => return gateway.cancel(&key("cancel"), reference()).await,
         Step::LookUp => return gateway.look_up(reference()).await,
     };
@@ -228,9 +231,10 @@ pub(super) fn after_change(charge: &Charge, visit: &Visit, now: DateTime<Utc>) -
     }
 }
 
-/// When the provider is to be asked again about a charge that did not change: later each time, and never at once by all.
-fn pause(charge: &Charge) -> Duration {
-    let longest = BACKOFF.0.saturating_mul(1 << charge.tries.clamp(0, 10)).min(BACKOFF.1);
+/// When the provider is to be asked again about what did not change, after so many looks: later each time, and never at once by
+/// all.
+pub(super) fn pause(tries: i32) -> Duration {
+    let longest = BACKOFF.0.saturating_mul(1 << tries.clamp(0, 10)).min(BACKOFF.1);
     longest.mul_f64(rand::rng().random_range(0.5..=1.0))
 }
 

@@ -12,8 +12,8 @@ use crate::store::{charges, fees, visits};
 impl App {
     /// Takes over a visit as its newest event tells it, in the transaction that remembers the event. Older news than what is
     /// known changes nothing.
-    pub async fn follow_visit(&self, tx: &mut PgConnection, visit: Visit) -> sqlx::Result<()> {
-        if !visits::put(tx, &visit).await? {
+    pub async fn follow_visit(&self, tx: &mut PgConnection, mut visit: Visit) -> sqlx::Result<()> {
+        if !visits::put(tx, &mut visit).await? {
             return Ok(());
         }
         let now = self.clock.now();
@@ -31,6 +31,21 @@ impl App {
             charges::postpone(tx, copay.id, copay.revision, after_change(&copay, &visit, now)).await?;
         }
         self.bring_fee_along(tx, &visit, Some(&copay), 0, now).await
+    }
+
+    /// Follows a patient who comes after the visit was closed as missed: its fee is taken back, once, whatever came before or comes
+    /// after. A co-pay that was voided meanwhile stays so, for that is final; one that still lives is taken when the visit is
+    /// attended, as any other.
+    pub async fn follow_late_arrival(&self, tx: &mut PgConnection, visit: Visit) -> sqlx::Result<()> {
+        let news = visits::reverse_fee(tx, &visit).await?;
+        let appointment = visit.appointment;
+        self.follow_visit(tx, Visit { fee_reversed: true, ..visit }).await?;
+        if news
+            && let Some((mut fee, visit)) = charges::lock_with_visit(tx, appointment, Kind::NoShowFee).await?
+        {
+            self.reverse_if_late(tx, &visit, &mut fee, self.clock.now()).await?;
+        }
+        Ok(())
     }
 
     /// What an ending costs: nothing, or the no-show fee in force on the visit's date.

@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use kit::ids::{AppointmentId, ChargeId, PaymentMethodId};
 
 use super::money::Currency;
+use super::refund::Cause;
 use super::visit::Ended;
 use super::words;
 
@@ -151,6 +152,15 @@ pub enum Happened {
     FeeCharged,
     /// Something is due that the card did not give.
     Owed,
+    /// Money was given back, or a debt was.
+    Refunded {
+        /// Given back to the card, minor units.
+        amount: i64,
+        /// No longer owed, minor units.
+        forgiven: i64,
+        /// Why.
+        cause: Cause,
+    },
 }
 
 /// A co-pay or a no-show fee. Amounts in minor units of `currency`.

@@ -46,6 +46,26 @@ pub struct Entry {
     pub amount: i64,
 }
 
+/// What money given back moves: it is no longer earned, and no longer at the provider.
+pub fn given_back(kind: Kind, amount: i64) -> [Entry; 2] {
+    let paid_out =
+        Entry { kind: EntryKind::Refund, debit: Account::Receivable, credit: Account::Provider, amount };
+    [reversal(kind, amount), paid_out]
+}
+
+/// What undoes [`given_back`] when the bank refuses after all.
+pub fn kept(kind: Kind, amount: i64) -> [Entry; 2] {
+    given_back(kind, amount).map(|entry| Entry { debit: entry.credit, credit: entry.debit, ..entry })
+}
+
+fn reversal(kind: Kind, amount: i64) -> Entry {
+    let earned = match kind {
+        Kind::Copay => Account::CopayRevenue,
+        Kind::NoShowFee => Account::FeeRevenue,
+    };
+    Entry { kind: EntryKind::Reversal, debit: earned, credit: Account::Receivable, amount }
+}
+
 /// The entries that `happened` to `charge` means, oldest first. What is owed is due; what is captured is due and paid.
 pub fn entries(charge: &Charge, happened: &Happened) -> Vec<Entry> {
     let due = match charge.kind {
@@ -64,6 +84,7 @@ pub fn entries(charge: &Charge, happened: &Happened) -> Vec<Entry> {
         Happened::FeeCharged => vec![due(charge.amount), paid(charge.captured)],
         // A fee's debt is due with the fee itself.
         Happened::Owed if charge.kind == Kind::Copay => vec![due(charge.owed)],
+        Happened::Refunded { forgiven, .. } => vec![reversal(charge.kind, *forgiven)],
         Happened::Owed
         | Happened::Authorized { .. }
         | Happened::NotAuthorized { .. }

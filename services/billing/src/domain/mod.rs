@@ -9,7 +9,9 @@
 //! | [`charge`] | a charge's life: states, what moves it, what is told of it |
 //! | [`renewal`] | when a reservation is looked at, captured and made anew |
 //! | [`missed`] | how a no-show fee is settled |
+//! | [`refund`] | money given back, and of which payments |
 //! | [`ledger`] | which accounts each happening moves |
+//! | [`reconcile`] | what the provider's records should say, and what differs |
 
 pub mod card;
 pub mod charge;
@@ -17,6 +19,8 @@ pub mod fee;
 pub mod ledger;
 pub mod missed;
 pub mod money;
+pub mod reconcile;
+pub mod refund;
 pub mod renewal;
 pub mod visit;
 

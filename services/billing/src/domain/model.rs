@@ -122,6 +122,7 @@ impl World {
             service_type: ServiceTypeId::new(),
             start: now + TimeDelta::days(10),
             ended: None,
+            fee_reversed: false,
         };
         Self {
             now,

@@ -60,6 +60,15 @@ impl fmt::Debug for Currency {
 
 /// The card payment that units, nanos and code of a `google.type.Money` spell, in minor units; or what is wrong with it.
 pub fn parse(code: &str, units: i64, nanos: i32, currency: Currency) -> Result<i64, String> {
+    parse_from(SMALLEST, code, units, nanos, currency)
+}
+
+/// As [`parse`], for money given back, of which a cent is enough.
+pub fn parse_refund(code: &str, units: i64, nanos: i32, currency: Currency) -> Result<i64, String> {
+    parse_from(1, code, units, nanos, currency)
+}
+
+fn parse_from(least: i64, code: &str, units: i64, nanos: i32, currency: Currency) -> Result<i64, String> {
     if code != currency.code() {
         return Err(format!("must be in {currency}"));
     }
@@ -72,8 +81,8 @@ pub fn parse(code: &str, units: i64, nanos: i32, currency: Currency) -> Result<i
     let minor =
         units.checked_mul(MINOR_PER_UNIT).and_then(|m| m.checked_add(i64::from(nanos / NANOS_PER_MINOR)));
     match minor {
-        Some(minor) if (SMALLEST..=LARGEST).contains(&minor) => Ok(minor),
-        _ => Err(format!("must be {} to {}, which cards can be charged", text(SMALLEST), text(LARGEST))),
+        Some(minor) if (least..=LARGEST).contains(&minor) => Ok(minor),
+        _ => Err(format!("must be {} to {}, which cards can be charged", text(least), text(LARGEST))),
     }
 }
 
@@ -82,7 +91,8 @@ pub fn parts(minor: i64) -> (i64, i32) {
     (minor / MINOR_PER_UNIT, (minor % MINOR_PER_UNIT) as i32 * NANOS_PER_MINOR)
 }
 
-fn text(minor: i64) -> String {
+/// An amount for people, such as 25.00.
+pub fn text(minor: i64) -> String {
     format!("{}.{:02}", minor / MINOR_PER_UNIT, minor % MINOR_PER_UNIT)
 }
 

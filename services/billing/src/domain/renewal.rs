@@ -75,7 +75,16 @@ mod tests {
 
     fn visit(appointment: AppointmentId, start: DateTime<Utc>) -> Visit {
         let (patient, clinic, service_type) = (PatientId::new(), ClinicId::new(), ServiceTypeId::new());
-        Visit { appointment, version: 2, patient, clinic, service_type, start, ended: None }
+        Visit {
+            appointment,
+            version: 2,
+            patient,
+            clinic,
+            service_type,
+            start,
+            ended: None,
+            fee_reversed: false,
+        }
     }
 
     proptest! {

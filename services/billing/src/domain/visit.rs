@@ -61,4 +61,6 @@ pub struct Visit {
     pub start: DateTime<Utc>,
     /// How it ended; `None` = it is held or booked.
     pub ended: Option<Ended>,
+    /// The patient came after it was closed as missed: its fee is taken back.
+    pub fee_reversed: bool,
 }

@@ -9,6 +9,7 @@ use kit::ids::{AppointmentId, ChargeId, PatientId};
 
 use crate::domain::charge::Standing;
 use crate::domain::money::Currency;
+use crate::domain::refund::RefundState;
 
 /// Where cards are kept and charged. Every call that changes something carries an idempotency key: repeated with the same key
 /// and parameters within [`KEY_LIFE_HOURS`] it acts once.
@@ -27,8 +28,10 @@ pub trait PaymentGateway: Send + Sync + 'static {
     /// Reserves an amount on a card, or takes it at once. A card that says no is an answer, not a failure.
     async fn authorize(&self, order: &Order) -> Result<Payment, Failure>;
 
-    /// Takes `amount` of a reservation and releases the rest; answers how the payment then stands.
-    async fn capture(&self, key: &str, payment: &str, amount: i64) -> Result<Payment, Failure>;
+    /// Takes `amount` of what a payment has `reserved` and releases the rest; answers how the payment then stands. More than is
+    /// reserved is refused without asking.
+    async fn capture(&self, key: &str, payment: &str, amount: i64, reserved: i64)
+    -> Result<Payment, Failure>;
 
     /// Releases a reservation, or ends a payment that never got one; answers how the payment then stands.
     async fn cancel(&self, key: &str, payment: &str) -> Result<Payment, Failure>;
@@ -39,6 +42,27 @@ pub trait PaymentGateway: Send + Sync + 'static {
     /// The payment that `key` made for `customer` at or after `since`, if there is one.
     async fn find(&self, customer: &str, key: &str, since: DateTime<Utc>)
     -> Result<Option<Payment>, Failure>;
+
+    /// Gives money back. More than the payment took and has left is refused without asking.
+    async fn refund(&self, order: &RefundOrder) -> Result<GivenBack, Failure>;
+
+    /// How a refund stands.
+    async fn look_up_refund(&self, reference: &str) -> Result<GivenBack, Failure>;
+
+    /// The refund of `payment` that `key` made, if there is one.
+    async fn find_refund(&self, payment: &str, key: &str) -> Result<Option<GivenBack>, Failure>;
+
+    /// A page of the payments made in a time, newest first, after the one named `after`.
+    async fn payments(&self, span: Span, after: Option<String>) -> Result<Page<Listed>, Failure>;
+
+    /// A page of the refunds made in a time, newest first, after the one named `after`.
+    async fn refunds(&self, span: Span, after: Option<String>) -> Result<Page<GivenBack>, Failure>;
+
+    /// A page of the disputes opened in a time, newest first, after the one named `after`.
+    async fn disputes(&self, span: Span, after: Option<String>) -> Result<Page<Dispute>, Failure>;
+
+    /// A page of the events of a time, newest first, after the one named `after`: those that webhooks should have brought.
+    async fn events(&self, span: Span, after: Option<String>) -> Result<Page<Event>, Failure>;
 }
 
 /// Hours after which a key no longer protects from acting twice (docs.stripe.com/api/idempotent_requests).
@@ -69,6 +93,110 @@ pub struct Order {
     pub since: DateTime<Utc>,
 }
 
+/// A time, from its start to before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First instant.
+    pub from: DateTime<Utc>,
+    /// First instant after.
+    pub until: DateTime<Utc>,
+}
+
+/// A page of one of the provider's lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Newest first.
+    pub items: Vec<T>,
+    /// After which the next page begins; `None` = this is the last.
+    pub next: Option<String>,
+}
+
+/// One refund asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefundOrder {
+    /// Idempotency key; the refund remembers it, see [`PaymentGateway::find_refund`].
+    pub key: String,
+    /// The provider's payment.
+    pub payment: String,
+    /// Minor units.
+    pub amount: i64,
+    /// What the payment took and has left, this refund not deducted.
+    pub left: i64,
+    /// Kept with the refund, for people and for reconciliation.
+    pub charge: ChargeId,
+}
+
+/// A refund at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenBack {
+    /// The provider's id.
+    pub reference: String,
+    /// The provider's payment.
+    pub payment: Option<String>,
+    /// Minor units.
+    pub amount: i64,
+    /// How far it is.
+    pub state: RefundState,
+    /// Why it failed; empty = it did not.
+    pub failure: String,
+    /// The key it was asked for with; `None` = by someone else.
+    pub key: Option<String>,
+    /// What its payment has given back in all, where the provider says so. What a capture released is no part of it.
+    pub of_payment: Option<i64>,
+}
+
+/// A payment in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The provider's id.
+    pub reference: String,
+    /// How it stands; `None` = that passes.
+    pub standing: Option<Standing>,
+    /// The charge that it was made for, as it says itself.
+    pub charge: Option<ChargeId>,
+}
+
+/// A payment that a bank takes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dispute {
+    /// The provider's id.
+    pub reference: String,
+    /// The provider's payment.
+    pub payment: Option<String>,
+    /// Minor units.
+    pub amount: i64,
+    /// In the provider's words, such as `needs_response`, `won`, `lost`.
+    pub status: String,
+}
+
+/// What the provider tells of its own accord: a hint that something is to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The provider's id.
+    pub id: String,
+    /// Such as `payment_intent.succeeded`.
+    pub kind: String,
+    /// The payment it is about.
+    pub payment: Option<String>,
+    /// The refund it is about.
+    pub refund: Option<String>,
+}
+
+impl Event {
+    /// Longest id or kind that is kept.
+    const MOST: usize = 255;
+
+    /// Reads a delivery; `None` = that is no event.
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let event: objects::EventObject = serde_json::from_slice(body).ok()?;
+        let fits = |text: &String| text.len() <= Self::MOST;
+        let event = event.event();
+        let whole = [Some(&event.id), Some(&event.kind), event.payment.as_ref(), event.refund.as_ref()];
+        let fit = whole.into_iter().flatten().all(fits);
+        fit.then_some(event)
+    }
+}
+
 /// A payment at the provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
@@ -84,6 +212,12 @@ impl Payment {
         Self { reference: None, standing: Standing::Refused { code: NO_CODE.to_owned() } }
     }
 }
+
+/// The code of a request for something that does not exist.
+pub const MISSING: &str = "resource_missing";
+
+/// The code of a request for more than there is.
+pub const TOO_LARGE: &str = "amount_too_large";
 
 /// The code of a refusal that names none.
 const NO_CODE: &str = "processing_error";

@@ -7,8 +7,9 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Failure, NO_CODE, Payment, SavedCard};
+use super::{Dispute, Event, Failure, GivenBack, NO_CODE, Payment, SavedCard};
 use crate::domain::charge::Standing;
+use crate::domain::refund::RefundState;
 
 /// docs.stripe.com/api/errors. Only a refusal that the provider gives for good says that nothing happened.
 pub(super) fn classify(status: StatusCode, error: &ErrorFields) -> Failure {
@@ -58,7 +59,7 @@ macro_rules! listed {
     };
 }
 
-listed! { Customer Intent Setup }
+listed! { Customer Intent Setup RefundObject }
 
 #[derive(Deserialize)]
 pub(super) struct Intent {
@@ -108,6 +109,13 @@ pub(super) struct CardDetails {
 }
 
 impl Intent {
+    /// As a list tells it.
+    pub(super) fn listed(self) -> super::Listed {
+        let standing = self.payment().ok().map(|payment| payment.standing);
+        let charge = self.metadata.get("charge_id").and_then(|id| id.parse().ok());
+        super::Listed { reference: self.id, standing, charge }
+    }
+
     pub(super) fn payment(&self) -> Result<Payment, Failure> {
         let standing = match self.status.as_str() {
             "requires_capture" => {
@@ -131,6 +139,94 @@ impl Intent {
     fn capture_before(&self) -> Option<DateTime<Utc>> {
         let details = self.latest_charge.as_ref()?.object()?.payment_method_details.as_ref()?;
         DateTime::from_timestamp(details.card.as_ref()?.capture_before?, 0)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefundObject {
+    pub(super) id: String,
+    amount: i64,
+    status: Option<String>,
+    payment_intent: Option<String>,
+    charge: Option<Expandable<RefundedCharge>>,
+    failure_reason: Option<String>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefundedCharge {
+    amount: i64,
+    amount_captured: i64,
+    amount_refunded: i64,
+}
+
+impl RefundObject {
+    pub(super) fn given_back(self) -> GivenBack {
+        let state = match self.status.as_deref() {
+            Some("succeeded") => RefundState::Succeeded,
+            Some("failed" | "canceled") => RefundState::Failed,
+            // `pending` and `requires_action` pass; so does whatever is invented later.
+            _ => RefundState::Pending,
+        };
+        // What a partial capture released counts as refunded over there.
+        let real =
+            |charge: &RefundedCharge| charge.amount_refunded - (charge.amount - charge.amount_captured);
+        GivenBack {
+            of_payment: self.charge.as_ref().and_then(Expandable::object).map(real),
+            reference: self.id,
+            payment: self.payment_intent,
+            amount: self.amount,
+            state,
+            failure: self.failure_reason.unwrap_or_default(),
+            key: self.metadata.get("key").cloned(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct DisputeObject {
+    pub(super) id: String,
+    amount: i64,
+    payment_intent: Option<String>,
+    status: String,
+}
+
+impl DisputeObject {
+    pub(super) fn dispute(self) -> Dispute {
+        let Self { id: reference, amount, payment_intent: payment, status } = self;
+        Dispute { reference, payment, amount, status }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct EventObject {
+    pub(super) id: String,
+    r#type: String,
+    data: EventData,
+}
+
+#[derive(Deserialize)]
+struct EventData {
+    object: About,
+}
+
+#[derive(Deserialize)]
+struct About {
+    id: Option<String>,
+    object: Option<String>,
+    payment_intent: Option<String>,
+}
+
+impl EventObject {
+    pub(super) fn event(self) -> Event {
+        let About { id, object, payment_intent } = self.data.object;
+        let (payment, refund) = match object.as_deref() {
+            Some("payment_intent") => (id, None),
+            Some("refund") => (payment_intent, id),
+            _ => (payment_intent, None),
+        };
+        Event { id: self.id, kind: self.r#type, payment, refund }
     }
 }
 

@@ -14,8 +14,13 @@ use kit::ids::PatientId;
 use reqwest::{Method, RequestBuilder};
 use serde::de::DeserializeOwned;
 
-use super::objects::{Customer, ErrorBody, Intent, List, Listed, Setup, classify};
-use super::{Failure, Order, Payment, PaymentGateway, SavedCard};
+use super::objects::{
+    Customer, DisputeObject, ErrorBody, EventObject, Intent, List, Listed, RefundObject, Setup, classify,
+};
+use super::{
+    Dispute, Event, Failure, GivenBack, Order, Page, Payment, PaymentGateway, RefundOrder, SavedCard, Span,
+    TOO_LARGE,
+};
 use crate::config::Config;
 use crate::domain::charge::Standing;
 
@@ -29,6 +34,20 @@ const PAGE: &str = "100";
 const KEYS: u32 = 10;
 /// How far the provider's clock may be behind ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
+
+/// The events that say something of payments and refunds (docs.stripe.com/api/events/types): the provider takes up to 20.
+const EVENTS: [&str; 10] = [
+    "payment_intent.amount_capturable_updated",
+    "payment_intent.payment_failed",
+    "payment_intent.requires_action",
+    "payment_intent.succeeded",
+    "payment_intent.canceled",
+    "charge.expired",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.refund.updated",
+];
 
 /// A client of the provider.
 pub struct Stripe {
@@ -119,6 +138,24 @@ impl Stripe {
                 None => return Ok(None),
             }
         }
+    }
+
+    /// A page of a list of what was made in a time, each as `read` reads it.
+    async fn page<T: DeserializeOwned, U>(
+        &self,
+        path: &str,
+        span: Span,
+        after: Option<String>,
+        more: &[(&str, &str)],
+        (id, read): (fn(&T) -> &str, fn(T) -> U),
+    ) -> Result<Page<U>, Failure> {
+        let (from, until) = (span.from.timestamp().to_string(), span.until.timestamp().to_string());
+        let mut query = vec![("created[gte]", from.as_str()), ("created[lt]", &until), ("limit", PAGE)];
+        query.extend_from_slice(more);
+        query.extend(after.as_deref().map(|after| ("starting_after", after)));
+        let page: List<T> = self.get(path, &query).await.map_err(Refusal::failure)?;
+        let next = page.data.last().filter(|_| page.has_more).map(|last| id(last).to_owned());
+        Ok(Page { items: page.data.into_iter().map(read).collect(), next })
     }
 
     async fn intent(&self, id: &str) -> Result<Payment, Failure> {
@@ -222,7 +259,14 @@ impl PaymentGateway for Stripe {
         }
     }
 
-    async fn capture(&self, key: &str, payment: &str, amount: i64) -> Result<Payment, Failure> {
+    async fn capture(
+        &self,
+        key: &str,
+        payment: &str,
+        amount: i64,
+        reserved: i64,
+    ) -> Result<Payment, Failure> {
+        within(amount, reserved)?;
         self.end(payment, "capture", key, &[("amount_to_capture", &amount.to_string())]).await
     }
 
@@ -244,6 +288,72 @@ impl PaymentGateway for Stripe {
         let found: Option<Intent> = self.listed("payment_intents", &made_for(customer, &since), key).await?;
         found.map(|intent| intent.payment()).transpose()
     }
+
+    async fn refund(&self, order: &RefundOrder) -> Result<GivenBack, Failure> {
+        within(order.amount, order.left)?;
+        let (amount, charge) = (order.amount.to_string(), order.charge.to_string());
+        let form = [
+            ("payment_intent", order.payment.as_str()),
+            ("amount", &amount),
+            ("metadata[charge_id]", &charge),
+            ("metadata[key]", &order.key),
+            ("expand[]", "charge"),
+        ];
+        let query = refunds_of(&order.payment);
+        let answer: Answer<RefundObject> =
+            self.make("refunds", &order.key, &form, Some(&query)).await.map_err(Refusal::failure)?;
+        if answer.replayed {
+            self.look_up_refund(&answer.body.id).await
+        } else {
+            Ok(answer.body.given_back())
+        }
+    }
+
+    async fn look_up_refund(&self, reference: &str) -> Result<GivenBack, Failure> {
+        let refund: RefundObject = self
+            .get(&format!("refunds/{reference}"), &[("expand[]", "charge")])
+            .await
+            .map_err(Refusal::failure)?;
+        Ok(refund.given_back())
+    }
+
+    async fn find_refund(&self, payment: &str, key: &str) -> Result<Option<GivenBack>, Failure> {
+        let found: Option<RefundObject> = self.listed("refunds", &refunds_of(payment), key).await?;
+        Ok(found.map(RefundObject::given_back))
+    }
+
+    async fn payments(&self, span: Span, after: Option<String>) -> Result<Page<super::Listed>, Failure> {
+        let read: (fn(&Intent) -> &str, fn(Intent) -> super::Listed) = (|it| &it.id, Intent::listed);
+        self.page("payment_intents", span, after, &[("expand[]", "data.latest_charge")], read).await
+    }
+
+    async fn refunds(&self, span: Span, after: Option<String>) -> Result<Page<GivenBack>, Failure> {
+        let read: (fn(&RefundObject) -> &str, fn(RefundObject) -> GivenBack) =
+            (|it| &it.id, RefundObject::given_back);
+        self.page("refunds", span, after, &[("expand[]", "data.charge")], read).await
+    }
+
+    async fn disputes(&self, span: Span, after: Option<String>) -> Result<Page<Dispute>, Failure> {
+        let read: (fn(&DisputeObject) -> &str, fn(DisputeObject) -> Dispute) =
+            (|it| &it.id, DisputeObject::dispute);
+        self.page("disputes", span, after, &[], read).await
+    }
+
+    async fn events(&self, span: Span, after: Option<String>) -> Result<Page<Event>, Failure> {
+        let read: (fn(&EventObject) -> &str, fn(EventObject) -> Event) = (|it| &it.id, EventObject::event);
+        let kinds = EVENTS.map(|kind| ("types[]", kind));
+        self.page("events", span, after, &kinds, read).await
+    }
+}
+
+/// Refuses an amount that is none, or more than there is.
+fn within(amount: i64, most: i64) -> Result<(), Failure> {
+    if (1..=most).contains(&amount) { Ok(()) } else { Err(Failure::Refused { code: TOO_LARGE.to_owned() }) }
+}
+
+/// Asks for a payment's refunds.
+fn refunds_of(payment: &str) -> [(&str, &str); 2] {
+    [("payment_intent", payment), ("expand[]", "data.charge")]
 }
 
 fn created_since(since: DateTime<Utc>) -> String {

@@ -49,6 +49,7 @@ struct Row {
     start_time: DateTime<Utc>,
     ending: Option<String>,
     fee_amount: i64,
+    fee_reversed: bool,
 }
 
 impl TryFrom<Row> for (Charge, Visit) {
@@ -64,6 +65,7 @@ impl TryFrom<Row> for (Charge, Visit) {
             start_time: row.start_time,
             ending: row.ending,
             fee_amount: row.fee_amount,
+            fee_reversed: row.fee_reversed,
         };
         let charge = Charge {
             id: row.id.into(),
@@ -114,7 +116,7 @@ pub async fn lock_with_visit(
     let row = sqlx::query_as!(
         Row,
         "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount
+             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
          where visit.appointment_id = $1 and charge.kind = $2
          for update",
@@ -215,18 +217,49 @@ pub async fn postpone(
     .map(drop)
 }
 
-/// Has a worker look at once at the charge whose newest payment is `payment`, unless it is in `known`, the state in which
-/// the news is none.
-pub async fn look_at(tx: &mut PgConnection, payment: &str, known: State) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Has a worker look at once at the charges whose newest payment is news: each payment with the state of a charge to which it is
+/// none. Locks charges in the order in which everyone does.
+pub async fn look_at(tx: &mut PgConnection, news: &[(String, State)]) -> sqlx::Result<u64> {
+    let payments: Vec<String> = news.iter().map(|(payment, _)| payment.clone()).collect();
+    let known: Vec<String> = news.iter().map(|(_, state)| state.word().to_owned()).collect();
+    let looked = sqlx::query!(
         "update billing.charge set due_at = clock.now(), tries = 0
-         where provider_reference = $1 and state <> $2",
-        payment,
-        known.word(),
+         where id in (
+             select charge.id from billing.charge
+             where exists (select from unnest($1::text[], $2::text[]) as news (payment, known)
+                           where news.payment = charge.provider_reference and news.known <> charge.state)
+                 and charge.provider_reference = any($1)
+             order by charge.appointment_id, charge.kind
+             for update
+         )",
+        &payments,
+        &known,
+    );
+    Ok(looked.execute(tx).await?.rows_affected())
+}
+
+/// The charges whose newest payment is one of these, with their visits.
+pub async fn of_payments(conn: &mut PgConnection, payments: &[String]) -> sqlx::Result<Vec<(Charge, Visit)>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+         from billing.visit join billing.charge using (appointment_id)
+         where charge.provider_reference = any($1)",
+        payments,
     )
-    .execute(tx)
-    .await
-    .map(drop)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(Row::try_into).collect()
+}
+
+/// What of a visit's co-pay its fee drew, minor units; 0 = there is no fee.
+pub async fn drawn(conn: &mut PgConnection, appointment: AppointmentId) -> sqlx::Result<i64> {
+    let drawn = sqlx::query_scalar!(
+        "select drawn_from_copay_amount from billing.charge where appointment_id = $1 and kind = 'NO_SHOW_FEE'",
+        appointment.uuid(),
+    );
+    Ok(drawn.fetch_optional(conn).await?.unwrap_or(0))
 }
 
 /// Has a worker look at once at reservations that nobody plans to look at, of visits that go on and start after `started`, or that
@@ -292,7 +325,7 @@ pub async fn list(
     let rows = sqlx::query_as!(
         Row,
         "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount
+             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
          where ($1::uuid is null or visit.patient_id = $1)
              and ($2::uuid is null or charge.appointment_id = $2)
@@ -327,7 +360,7 @@ pub async fn get_with_visit(conn: &mut PgConnection, id: ChargeId) -> sqlx::Resu
     let row = sqlx::query_as!(
         Row,
         "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount
+             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
          where charge.id = $1",
         id.uuid(),

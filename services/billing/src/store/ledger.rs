@@ -1,14 +1,14 @@
 //! The ledger and what is read from it.
 
 use chrono::{DateTime, Utc};
-use kit::ids::{AppointmentId, ChargeId, EventId, PatientId};
+use kit::ids::{AppointmentId, ChargeId, PatientId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::charge::Charge;
 use crate::domain::ledger::{Entry, EntryKind};
 
-/// Posts an entry of a charge.
+/// Posts an entry of a charge: what it debits and what it credits.
 pub async fn post(
     tx: &mut PgConnection,
     charge: &Charge,
@@ -16,16 +16,18 @@ pub async fn post(
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into billing.entry (id, charge_id, kind, debit, credit, amount, currency, posted_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        EventId::new().uuid(),
+        "with entry as (
+             insert into billing.journal (id, charge_id, kind, currency, posted_at) values ($1, $2, $3, $4, $5)
+         )
+         insert into billing.posting (entry_id, account, amount) values ($1, $6, $8), ($1, $7, -$8::bigint)",
+        Uuid::now_v7(),
         charge.id.uuid(),
         entry.kind.word(),
+        charge.currency.code(),
+        now,
         entry.debit.word(),
         entry.credit.word(),
         entry.amount,
-        charge.currency.code(),
-        now,
     )
     .execute(tx)
     .await
@@ -40,13 +42,11 @@ pub async fn freeze(tx: &mut PgConnection) -> sqlx::Result<()> {
 /// What a patient owes; below zero = is owed.
 pub async fn balance(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        r#"select coalesce(sum(case
-                when entry.debit = 'RECEIVABLE' then entry.amount
-                when entry.credit = 'RECEIVABLE' then -entry.amount
-                else 0 end), 0)::bigint as "balance!"
-         from billing.entry
-         join billing.charge on charge.id = entry.charge_id
-         join billing.visit on visit.appointment_id = charge.appointment_id
+        r#"select coalesce(sum(posting.amount), 0)::bigint as "balance!"
+         from billing.visit
+         join billing.charge using (appointment_id)
+         join billing.journal on journal.charge_id = charge.id
+         join billing.posting on posting.entry_id = journal.id and posting.account = 'RECEIVABLE'
          where visit.patient_id = $1"#,
         patient.uuid(),
     )
@@ -98,12 +98,12 @@ pub async fn statement(
          from (
              select line.*, (sum(amount) over (order by posted_at, id))::bigint as balance_after
              from (
-                 select entry.id, entry.charge_id, charge.appointment_id, entry.kind, entry.posted_at,
-                     case when entry.debit = 'RECEIVABLE' then entry.amount else -entry.amount end as amount
-                 from billing.entry
-                 join billing.charge on charge.id = entry.charge_id
-                 join billing.visit on visit.appointment_id = charge.appointment_id
-                 where visit.patient_id = $1 and 'RECEIVABLE' in (entry.debit, entry.credit)
+                 select journal.id, journal.charge_id, charge.appointment_id, journal.kind, journal.posted_at, posting.amount
+                 from billing.visit
+                 join billing.charge using (appointment_id)
+                 join billing.journal on journal.charge_id = charge.id
+                 join billing.posting on posting.entry_id = journal.id and posting.account = 'RECEIVABLE'
+                 where visit.patient_id = $1
              ) line
          ) statement
          where ($2::timestamptz is null or posted_at >= $2)

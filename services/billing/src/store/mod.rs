@@ -5,8 +5,11 @@
 pub mod attempts;
 pub mod cards;
 pub mod charges;
+pub mod chores;
 pub mod fees;
 pub mod ledger;
+pub mod reconciliations;
+pub mod refunds;
 pub mod visits;
 pub mod webhooks;
 

@@ -16,6 +16,7 @@ pub(super) struct Row {
     pub(super) start_time: DateTime<Utc>,
     pub(super) ending: Option<String>,
     pub(super) fee_amount: i64,
+    pub(super) fee_reversed: bool,
 }
 
 impl TryFrom<Row> for Visit {
@@ -31,13 +32,14 @@ impl TryFrom<Row> for Visit {
             service_type: row.service_type_id.into(),
             start: row.start_time,
             ended: how.map(|how| Ended { how, fee: row.fee_amount }),
+            fee_reversed: row.fee_reversed,
         })
     }
 }
 
-/// Remembers `visit` unless something newer is known; true when it was news.
-pub async fn put(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
-    let changed = sqlx::query!(
+/// Remembers `visit` unless something newer is known; true when it was news. That a fee was reversed stays known.
+pub async fn put(tx: &mut PgConnection, visit: &mut Visit) -> sqlx::Result<bool> {
+    let reversed = sqlx::query_scalar!(
         "insert into billing.visit as visit
              (appointment_id, version, patient_id, clinic_id, service_type_id, start_time, ending, fee_amount)
          values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -49,7 +51,8 @@ pub async fn put(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
              start_time = excluded.start_time,
              ending = excluded.ending,
              fee_amount = excluded.fee_amount
-         where visit.version < excluded.version",
+         where visit.version < excluded.version
+         returning fee_reversed",
         visit.appointment.uuid(),
         visit.version,
         visit.patient.uuid(),
@@ -58,6 +61,25 @@ pub async fn put(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
         visit.start,
         visit.ended.map(|ended| ended.how.word()),
         visit.ended.map_or(0, |ended| ended.fee),
+    )
+    .fetch_optional(tx)
+    .await?;
+    visit.fee_reversed = reversed.unwrap_or(visit.fee_reversed);
+    Ok(reversed.is_some())
+}
+
+/// Remembers that the fee of `visit` is reversed, whatever else is known of it; true when it was news. The row is locked by it.
+pub async fn reverse_fee(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
+    let changed = sqlx::query!(
+        "insert into billing.visit as visit
+             (appointment_id, version, patient_id, clinic_id, service_type_id, start_time, fee_amount, fee_reversed)
+         values ($1, 0, $2, $3, $4, $5, 0, true)
+         on conflict (appointment_id) do update set fee_reversed = true where not visit.fee_reversed",
+        visit.appointment.uuid(),
+        visit.patient.uuid(),
+        visit.clinic.uuid(),
+        visit.service_type.uuid(),
+        visit.start,
     )
     .execute(tx)
     .await?;

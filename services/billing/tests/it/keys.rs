@@ -82,6 +82,7 @@ fn adapter(servers: &testkit::Servers, url: &str) -> Stripe {
         payments_api_key: "sk_test".into(),
         payments_webhook_secret: "whsec_test".into(),
         payments_timeout_ms: 1_000,
+        reconcile_every_secs: 0,
         currency: "USD".parse().unwrap(),
     };
     Stripe::new(&config).unwrap()

@@ -241,18 +241,3 @@ async fn old_news_changes_nothing() {
     world.until_copay(&request, ChargeState::Captured).await;
     assert_eq!(world.count::<pb::CopayVoided>().await, 0);
 }
-
-#[tokio::test]
-async fn the_ledger_takes_no_correction_but_another_entry() {
-    let world = World::start().await;
-    let request = world.request(world.patient_with("pm_card_visa").await);
-    world.authorize(&request).await.unwrap();
-    world.tell(&request, AFTER_BOOKING, &completed(&world, &request, VisitOutcome::Attended)).await;
-    world.until_copay(&request, ChargeState::Captured).await;
-    let mut admin = world.servers.admin().await;
-    for sql in ["update billing.entry set amount = 1", "delete from billing.entry", "truncate billing.entry"]
-    {
-        let refused = sqlx::query(sql).execute(&mut admin).await.unwrap_err();
-        assert!(refused.to_string().contains("append-only"), "{refused}");
-    }
-}

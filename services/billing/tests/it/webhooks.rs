@@ -1,9 +1,11 @@
 //! The provider's own callbacks.
 
 use chrono::TimeDelta;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use proto::clinic::billing::v1 as pb;
 use proto::clinic::billing::v1::ChargeState;
 use reqwest::StatusCode;
+use sha2::Sha256;
 
 use crate::world::World;
 
@@ -55,7 +57,63 @@ async fn deliveries_that_are_not_the_providers_change_nothing() {
     assert_eq!(send(Some("t=,v1="), body.into()).await, StatusCode::BAD_REQUEST);
     assert_eq!(send(Some(&forged), body.into()).await, StatusCode::BAD_REQUEST);
     assert_eq!(send(Some(&forged), "x".repeat(300 * 1024)).await, StatusCode::PAYLOAD_TOO_LARGE);
+    // Signed, and yet none that could be kept.
+    let sign = |at: i64, body: &str| format!("t={at},v1={}", signature(at, body));
+    for bad in
+        ["", "{}", "not json", "[]", r#"{"id":"evt_1"}"#, r#"{"id":1,"type":"x","data":{"object":{}}}"#]
+    {
+        assert_eq!(send(Some(&sign(now, bad)), bad.into()).await, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let long = body.replace("evt_1", &"e".repeat(300));
+    assert_eq!(send(Some(&sign(now, &long)), long.clone()).await, StatusCode::BAD_REQUEST);
+    for late in [now - 310, now + 310] {
+        assert_eq!(send(Some(&sign(late, body)), body.into()).await, StatusCode::BAD_REQUEST);
+    }
+    let large = format!("{body}{}", " ".repeat(300 * 1024));
+    assert_eq!(send(Some(&sign(now, &large)), large.clone()).await, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(kept(&world).await, before);
+    assert_eq!(send(Some(&sign(now, body)), body.into()).await, StatusCode::OK);
+    assert_eq!(kept(&world).await, before + 1);
+}
+
+/// What the provider puts into its header.
+fn signature(at: i64, body: &str) -> String {
+    let secret = sandbox::Settings::default().webhook_secret;
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("{at}.{body}").as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+#[tokio::test]
+async fn what_no_webhook_brought_is_read_from_the_providers_events() {
+    let world = World::start().await;
+    let request = world.request(world.patient_with("pm_card_visa").await);
+    let charge = world.authorize(&request).await.unwrap();
+    world.trouble("*", "drop_webhook", 0, 10_000).await;
+    world.at_provider(&format!("payment_intents/{}/capture", charge.provider_reference), &[]).await;
+    world.at_provider("refunds", &[("payment_intent", charge.provider_reference.as_str())]).await;
+    world.until_copay(&request, ChargeState::Authorized).await;
+    world.servers.advance(TimeDelta::minutes(6)).await;
+    let charge = world.until_copay(&request, ChargeState::Refunded).await;
+    assert_eq!(charge.refunds[0].cause(), pb::RefundCause::Provider);
+    let news = world.number("select count(*) from billing.webhook_event where kind = 'refund.created'").await;
+    assert_eq!(news, 1);
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_kept_is_applied_by_the_next_process() {
+    let mut world = World::start().await;
+    let (_, charge) = world.captured("pm_card_visa").await;
+    world.trouble("refunds.retrieve", "error_500", 0, 10_000).await;
+    world.at_provider("refunds", &[("payment_intent", charge.provider_reference.as_str())]).await;
+    let waiting = "select count(*) from billing.webhook_event where refund_reference is not null and due_at is not null";
+    testkit::until("the webhook", async || (world.number(waiting).await == 1).then_some(())).await;
+    world.kill();
+    world.end_trouble().await;
+    world.restart().await;
+    world.servers.advance(TimeDelta::seconds(21)).await;
+    world.until_charge(&charge.id, "the refund", |c| c.state() == ChargeState::Refunded).await;
+    testkit::until("it being applied", async || (world.number(waiting).await == 0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use kit::client::Outbound;
 use kit::fields::{date, timestamp};
 use kit::ids::{AppointmentId, ClinicId, PatientId, RequestId, ServiceTypeId};
-use proto::clinic::appointments::v1::{AppointmentFacts, AppointmentState};
+use proto::clinic::appointments::v1::{AppointmentFacts, AppointmentState, VisitOutcome};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1 as pb;
 use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
@@ -32,6 +32,9 @@ pub(crate) const FEE: i64 = 1_500;
 /// How long billing waits for the provider, in milliseconds: long enough for a busy machine, short enough for a test that waits
 /// it out.
 const PATIENCE_MS: u64 = 1_500;
+
+/// From one scheduled reconciliation to the next.
+pub(crate) const RECONCILE_EVERY_SECS: u64 = 24 * 60 * 60;
 
 /// Billing, the provider, one clinic with fees.
 pub(crate) struct World {
@@ -126,6 +129,7 @@ impl World {
             payments_api_key: sandbox::Settings::default().payments_key.as_str().into(),
             payments_webhook_secret: sandbox::Settings::default().webhook_secret.as_str().into(),
             payments_timeout_ms: PATIENCE_MS,
+            reconcile_every_secs: RECONCILE_EVERY_SECS,
             currency: "USD".parse().unwrap(),
         }
     }
@@ -419,6 +423,53 @@ impl World {
         let request = self.http.post(url).bearer_auth(sandbox::Settings::default().payments_key);
         let answer = request.form(&[("payment_method", card)]).send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// Calls the provider's API past this service.
+    pub(crate) async fn at_provider(&self, path: &str, form: &[(&str, &str)]) -> Value {
+        let url = format!("{}/v1/{path}", self.provider);
+        let request = self.http.post(url).bearer_auth(sandbox::Settings::default().payments_key);
+        let answer = request.form(form).send().await.unwrap();
+        let (good, body) = (answer.status().is_success(), answer.json().await.unwrap());
+        assert!(good, "{body}");
+        body
+    }
+
+    /// Plays the cardholder who asks the bank for the money of a payment back.
+    pub(crate) async fn dispute(&self, payment: &str) {
+        let url = format!("{}/sandbox/disputes", self.provider);
+        let answer = self.http.post(url).json(&json!({ "id": payment })).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// The co-pay of an attended visit, taken from the card behind `token`, with what it was authorized for.
+    pub(crate) async fn captured(&self, token: &str) -> (pb::AuthorizeCopayRequest, pb::Charge) {
+        let request = self.request(self.patient_with(token).await);
+        self.authorize(&request).await.unwrap();
+        let attended = crate::visits::completed(self, &request, VisitOutcome::Attended);
+        self.tell(&request, crate::visits::AFTER_BOOKING, &attended).await;
+        let charge = self.until_copay(&request, pb::ChargeState::Captured).await;
+        (request, charge)
+    }
+
+    /// Waits until a charge is as `wanted`.
+    pub(crate) async fn until_charge(
+        &self,
+        id: &str,
+        what: &str,
+        wanted: impl Fn(&pb::Charge) -> bool,
+    ) -> pb::Charge {
+        testkit::until(what, async || {
+            let get = pb::GetChargeRequest { charge_id: id.to_owned() };
+            let charge = self.desk().get_charge(get).await.ok()?.into_inner();
+            wanted(&charge).then_some(charge)
+        })
+        .await
+    }
+
+    /// The only number that `sql` answers.
+    pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&mut self.servers.admin().await).await.unwrap()
     }
 
     /// Plays the cardholder whom the bank asks.

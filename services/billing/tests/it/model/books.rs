@@ -18,14 +18,17 @@ pub(super) struct Charge {
     pub(super) drawn: i64,
     pub(super) refunded: i64,
     pub(super) owed: i64,
+    /// Why the card gave nothing; empty = it was not refused.
+    pub(super) decline: String,
 }
 
 /// One line of the ledger.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) charge: String,
-    pub(super) debit: String,
-    pub(super) credit: String,
+    pub(super) entry: String,
+    pub(super) account: String,
+    /// Above zero = debit.
     pub(super) amount: i64,
 }
 
@@ -77,39 +80,46 @@ pub(super) async fn read(world: &World) -> Books {
     }
 }
 
-type ChargeRow = (String, String, String, String, i64, i64, i64, i64, i64, i64);
+type ChargeRow = (String, String, String, String, i64, i64, i64, i64, i64, i64, String);
 
 async fn charges(admin: &mut PgConnection) -> Vec<Charge> {
     let rows: Vec<ChargeRow> = sqlx::query_as(
         "select id::text, appointment_id::text, kind, state, amount, authorized_amount, captured_amount,
-             drawn_from_copay_amount, refunded_amount, owed_amount from billing.charge",
+             drawn_from_copay_amount, refunded_amount, owed_amount, coalesce(decline_code, '') from billing.charge",
     )
     .fetch_all(admin)
     .await
     .unwrap();
     rows.into_iter()
-        .map(|(id, appointment, kind, state, amount, authorized, captured, drawn, refunded, owed)| Charge {
-            id,
-            appointment,
-            kind,
-            state,
-            amount,
-            authorized,
-            captured,
-            drawn,
-            refunded,
-            owed,
-        })
+        .map(
+            |(id, appointment, kind, state, amount, authorized, captured, drawn, refunded, owed, decline)| {
+                Charge {
+                    id,
+                    appointment,
+                    kind,
+                    state,
+                    amount,
+                    authorized,
+                    captured,
+                    drawn,
+                    refunded,
+                    owed,
+                    decline,
+                }
+            },
+        )
         .collect()
 }
 
 async fn lines(admin: &mut PgConnection) -> Vec<Line> {
-    let rows: Vec<(String, String, String, i64)> =
-        sqlx::query_as("select charge_id::text, debit, credit, amount from billing.entry")
-            .fetch_all(admin)
-            .await
-            .unwrap();
-    rows.into_iter().map(|(charge, debit, credit, amount)| Line { charge, debit, credit, amount }).collect()
+    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+        "select charge_id::text, entry_id::text, account, posting.amount
+             from billing.posting join billing.journal on journal.id = posting.entry_id",
+    )
+    .fetch_all(admin)
+    .await
+    .unwrap();
+    rows.into_iter().map(|(charge, entry, account, amount)| Line { charge, entry, account, amount }).collect()
 }
 
 /// The provider's own store, past the protocol, and its refunds.

@@ -5,18 +5,19 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// Cards of a history's patients. The first two always pay; the next two pay at booking and are refused when the patient is
-/// away; then one that asks each time, and one that never pays.
-pub(super) const CARDS: [&str; 6] = [
+/// Cards of a history's patients. The first three always pay, one of them takes its time with refunds; the next two pay at booking
+/// and are refused when the patient is away; then one that asks each time, and one that never pays.
+pub(super) const CARDS: [&str; 7] = [
     "pm_card_visa",
     "pm_card_mastercard",
+    "pm_card_pendingRefund",
     "pm_card_laterDeclined",
     "pm_card_laterExpired",
     "pm_card_authenticationRequired",
     "pm_card_chargeCustomerFail",
 ];
 /// How many of [`CARDS`] pay whatever happens.
-const SOUND_CARDS: usize = 2;
+const SOUND_CARDS: usize = 3;
 
 /// Visits of one history.
 const VISITS: usize = 14;
@@ -99,7 +100,7 @@ impl History {
 
 fn invent(draws: &mut StdRng) -> (Plan, Vec<(i64, Step)>) {
     use Fate::{Attended, CancelledInTime, CancelledLate, HoldEnds, LateArrival, NoShow};
-    let fates = [HoldEnds, Attended, Attended, CancelledInTime, CancelledLate, NoShow, NoShow, NoShow];
+    let fates = [HoldEnds, Attended, Attended, Attended, CancelledInTime, CancelledLate, NoShow, LateArrival];
     let fate = *fates.choose(draws).expect("there are some");
     let card = draws.random_range(0..CARDS.len());
     let booked = draws.random_range(0..BOOKED_WITHIN * DAY);
@@ -127,7 +128,7 @@ fn invent(draws: &mut StdRng) -> (Plan, Vec<(i64, Step)>) {
         steps.extend([(end + 20, Step::Come), (end + 60, Step::Close)]);
         over = end + 60;
     }
-    let refund = draws.random_bool(0.0).then(|| *[40, 100].choose(draws).expect("there are some"));
+    let refund = draws.random_bool(0.4).then(|| *[40, 100].choose(draws).expect("there are some"));
     if refund.is_some() {
         steps.push((over + draws.random_range(DAY..4 * DAY), Step::Refund));
     }

@@ -10,7 +10,7 @@ use proto::clinic::appointments::v1::{
     AppointmentRescheduled, AppointmentState, CancelTimeliness, PatientCheckedIn, VisitOutcome,
 };
 use proto::clinic::billing::v1 as pb;
-use proto::clinic::billing::v1::ChargeState;
+use proto::clinic::billing::v1::{ChargeKind, ChargeState};
 use rand::RngExt as _;
 use sqlx::PgConnection;
 use tonic::Code;
@@ -137,7 +137,10 @@ impl Player {
 
     /// When billing is to do something next.
     async fn due(&mut self) -> Option<DateTime<Utc>> {
-        sqlx::query_scalar("select min(due_at) from billing.charge").fetch_one(&mut self.admin).await.unwrap()
+        let due = "select min(due_at) from (select due_at from billing.charge
+                   union all select due_at from billing.refund_part
+                   union all select due_at from billing.webhook_event) due";
+        sqlx::query_scalar(due).fetch_one(&mut self.admin).await.unwrap()
     }
 
     /// What each visit should have come to.
@@ -277,10 +280,17 @@ impl Player {
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 };
+                // The fee of a late arrival is given back anyhow.
+                let late = self.history.visits[visit].fate == Fate::LateArrival;
                 let left =
                     |charge: &pb::Charge| cents(&charge.captured_amount) - cents(&charge.refunded_amount);
                 let charges = charges.into_inner().charges;
-                let Some(charge) = charges.into_iter().find(|charge| left(charge) > 0) else { return };
+                let Some(charge) = charges
+                    .into_iter()
+                    .find(|charge| left(charge) > 0 && !(late && charge.kind() == ChargeKind::NoShowFee))
+                else {
+                    return;
+                };
                 let amount = (left(&charge) * percent / 100).max(1);
                 let request = pb::RefundChargeRequest {
                     request_id: request_id.clone(),

@@ -1,0 +1,456 @@
+//! Comparing the provider's records with ours: on demand, and once a day by itself.
+//!
+//! The provider's lists are read page by page; what it listed is remembered in a table, so that what it did not list is found
+//! without a month in memory. A difference is looked at a second time before it counts, for both sides go on meanwhile. What is
+//! certain is put right by the ways that lead there anyway: the charge's own look-up, a cancellation, a refund taken over.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use kit::auth::Caller;
+use kit::idempotency::{self, Attempt, Key};
+use kit::ids::RequestId;
+use prost::Message as _;
+use proto::clinic::billing::v1 as pb;
+use sqlx::{Connection as _, PgConnection};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::App;
+use super::refund::{Asked, Taken};
+use crate::domain::charge::{Charge, Kind, Standing, State};
+use crate::domain::reconcile::{Differs, Discrepancy, Report, compare, expected};
+use crate::domain::refund::Cause;
+use crate::domain::visit::Visit;
+use crate::error::Error;
+use crate::gateway::{Dispute, Failure, GivenBack, Listed, MISSING, Span};
+use crate::store::reconciliations::{self, Kept};
+use crate::store::{charges, chores};
+use crate::wire;
+
+/// How far back payments are compared when nobody says.
+pub const USUAL_REACH: TimeDelta = TimeDelta::days(7);
+/// The longest time whose payments are compared at once.
+pub const LONGEST_REACH: TimeDelta = TimeDelta::days(31);
+/// How far back a scheduled run looks at least: as long as a reservation lives, and a day.
+const SCHEDULED_REACH: TimeDelta = TimeDelta::days(8);
+/// How much of what was compared before is compared again.
+const OVERLAP: TimeDelta = TimeDelta::days(1);
+/// How often a replica looks whether a scheduled run is due.
+const POLL: Duration = Duration::from_secs(1);
+/// Rows of ours read at once.
+const BATCH: i64 = 500;
+
+/// Reconciles whenever `every` has passed since the last time, in one replica at a time, until `stop`; zero = never.
+pub async fn on_schedule(app: App, every: Duration, stop: CancellationToken) {
+    if every.is_zero() {
+        return;
+    }
+    let mut rounds = tokio::time::interval(POLL);
+    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
+        let begun = async {
+            let mut conn = app.db.pool().acquire().await?;
+            chores::begin(&mut conn, chores::RECONCILE, every).await
+        };
+        let (now, done) = match begun.await {
+            Ok(Some(begun)) => begun,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "whether to reconcile could not be read");
+                continue;
+            }
+        };
+        let from = (now - SCHEDULED_REACH).min(done - OVERLAP).max(now - LONGEST_REACH);
+        let run = app.compare_all(Span { from, until: now }, false, true);
+        match stop.run_until_cancelled(run).await {
+            Some(Ok(report)) => {
+                tracing::info!(
+                    found = report.discrepancies_found,
+                    repaired = report.discrepancies_repaired,
+                    "reconciled"
+                );
+                let done = async {
+                    chores::done(&mut *app.db.pool().acquire().await?, chores::RECONCILE, now).await
+                };
+                if let Err(error) = done.await {
+                    tracing::warn!(%error, "how far was reconciled could not be kept");
+                }
+            }
+            Some(Err(error)) => {
+                tracing::warn!(
+                    error = format!("{error:?}"),
+                    "a scheduled reconciliation ended early; the next one reaches back to it"
+                );
+            }
+            None => {}
+        }
+    }
+}
+
+impl App {
+    /// Compares on demand. It goes on when its caller leaves, and a repeat finds the report.
+    pub async fn reconcile(
+        &self,
+        caller: &Caller,
+        request_id: Option<RequestId>,
+        request: pb::ReconcileRequest,
+        span: Span,
+    ) -> Result<pb::ReconciliationReport, Error> {
+        let key = Key::new(caller, "Reconcile", request_id, &request);
+        if let Some(key) = &key
+            && let Some(answer) = idempotency::find(&mut *self.db.pool().acquire().await?, key).await?
+        {
+            return Ok(answer);
+        }
+        let app = self.clone();
+        let run = async move {
+            let report = app.compare_all(span, request.dry_run, false).await?;
+            match idempotency::begin_keyed(&app.db, key).await? {
+                Attempt::Replayed(answer) => Ok(answer),
+                Attempt::Fresh(fresh) => {
+                    fresh.finish(&report).await?;
+                    Ok(report)
+                }
+            }
+        };
+        tokio::spawn(run.in_current_span()).await.map_err(kit::status::Error::internal)?
+    }
+
+    /// Compares everything made in `span` unless another comparison runs, and keeps the report.
+    async fn compare_all(
+        &self,
+        span: Span,
+        dry_run: bool,
+        scheduled: bool,
+    ) -> Result<pb::ReconciliationReport, Error> {
+        // A connection of its own: the lock lives as long as it does, and so dies with this process.
+        let mut conn = self.db.pool().acquire().await?.detach();
+        if !reconciliations::lock(&mut conn).await? {
+            return Err(Error::ReconciliationRunning);
+        }
+        reconciliations::clear(&mut conn).await?;
+        let report = Report::new(span.from, span.until, dry_run, self.clock.now());
+        let mut run = Run { app: self, conn, span, report };
+        run.payments().await?;
+        run.refunds().await?;
+        run.disputes().await?;
+        run.missing().await?;
+        let Run { mut conn, mut report, .. } = run;
+        report.charges = reconciliations::charges_made(&mut conn, (span.from, span.until)).await?;
+        reconciliations::clear(&mut conn).await?;
+        let ended_at = self.clock.now();
+        let text = report.text();
+        let answer = wire::report(&report, ended_at, &text, self.currency);
+        let kept = Kept {
+            id: report.id,
+            scheduled,
+            started_at: report.started_at,
+            ended_at,
+            found: report.found,
+            repaired: report.repaired,
+            text: &text,
+            report: &answer.encode_to_vec(),
+        };
+        reconciliations::insert(&mut conn, &kept).await?;
+        conn.close().await?;
+        Ok(answer)
+    }
+}
+
+/// One comparison under way.
+struct Run<'a> {
+    app: &'a App,
+    conn: PgConnection,
+    span: Span,
+    report: Report,
+}
+
+/// A charge and its payment that do not agree.
+type Difference = (Differs, Option<i64>, Option<i64>);
+
+impl Run<'_> {
+    async fn payments(&mut self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.app.gateway.payments(self.span, after).await.map_err(unread)?;
+            let named: Vec<String> = page.items.iter().map(|payment| payment.reference.clone()).collect();
+            reconciliations::saw(&mut self.conn, &named).await?;
+            let known = charges::of_payments(&mut self.conn, &named).await?;
+            let mut known: HashMap<_, _> = known
+                .into_iter()
+                .filter_map(|(charge, visit)| Some((charge.provider_reference.clone()?, (charge, visit))))
+                .collect();
+            for payment in &page.items {
+                self.report.records += 1;
+                match known.remove(&payment.reference) {
+                    Some((charge, visit)) => self.known(payment, charge, &visit).await?,
+                    None => self.unknown(payment).await?,
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares a payment with the charge whose newest it is.
+    async fn known(&mut self, payment: &Listed, charge: Charge, visit: &Visit) -> Result<(), Error> {
+        let Some(standing) = &payment.standing else { return Ok(()) };
+        let drawn = charges::drawn(&mut self.conn, charge.appointment).await?;
+        if compare(expected(&charge, drawn), standing).is_some()
+            && let Some((kind, ours, theirs)) = self.look_again(&charge, &payment.reference).await?
+        {
+            let (repaired, remark) = match kind {
+                Differs::OrphanAuthorization => self.release(&payment.reference).await,
+                _ => self.drive(&charge, &payment.reference).await?,
+            };
+            self.add(kind, &payment.reference, Some(&charge), (ours, theirs), repaired, remark);
+        }
+        let voided = visit.ended.is_some_and(|ended| ended.how.voids().is_some());
+        if charge.kind == Kind::Copay && charge.state == State::Captured && voided && charge.refundable() > 0
+        {
+            let amount = charge.refundable();
+            let (repaired, remark) = self.give_back(&charge).await?;
+            let amounts = (Some(0), Some(amount));
+            self.add(Differs::Amount, &payment.reference, Some(&charge), amounts, repaired, remark);
+        }
+        Ok(())
+    }
+
+    /// A payment that is no charge's newest.
+    async fn unknown(&mut self, payment: &Listed) -> Result<(), Error> {
+        let (amount, reserved) = match &payment.standing {
+            Some(Standing::Reserved { amount, .. }) => (*amount, true),
+            Some(Standing::Taken { amount }) => (*amount, false),
+            Some(Standing::ActionRequired { .. } | Standing::Refused { .. } | Standing::Released) | None => {
+                return Ok(());
+            }
+        };
+        let made_for = match payment.charge {
+            Some(id) => charges::get_with_visit(&mut self.conn, id).await?,
+            None => None,
+        };
+        let amounts = (None, Some(amount));
+        match made_for {
+            // Its answer is on the way, or it has become the newest by now.
+            Some((charge, _))
+                if charge.pending() || charge.provider_reference.as_ref() == Some(&payment.reference) => {}
+            Some((charge, _)) if reserved => {
+                let (repaired, remark) = self.release(&payment.reference).await;
+                let kind = Differs::OrphanAuthorization;
+                self.add(kind, &payment.reference, Some(&charge), amounts, repaired, remark);
+            }
+            Some((charge, _)) => {
+                let remark = "An earlier payment of this charge was taken: give it back at the provider.";
+                let kind = Differs::UnknownPayment;
+                self.add(kind, &payment.reference, Some(&charge), amounts, false, remark);
+            }
+            None => {
+                let remark = "No charge was made for it here: find out at the provider who made it.";
+                self.add(Differs::UnknownPayment, &payment.reference, None, amounts, false, remark);
+            }
+        }
+        Ok(())
+    }
+
+    async fn refunds(&mut self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.app.gateway.refunds(self.span, after).await.map_err(unread)?;
+            let named: Vec<String> = page.items.iter().map(|refund| refund.reference.clone()).collect();
+            reconciliations::saw(&mut self.conn, &named).await?;
+            for refund in &page.items {
+                self.report.records += 1;
+                self.refund(refund).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn refund(&mut self, refund: &GivenBack) -> Result<(), Error> {
+        let repair = !self.report.dry_run;
+        match self.app.take_over(refund, repair).await? {
+            Taken::Known | Taken::Foreign | Taken::TooEarly => Ok(()),
+            Taken::News => {
+                let charge = match &refund.payment {
+                    Some(payment) => {
+                        charges::of_payments(&mut self.conn, std::slice::from_ref(payment)).await?.pop()
+                    }
+                    None => None,
+                };
+                let remark = if repair {
+                    "The provider's refund is in our books now."
+                } else {
+                    "The provider knows more of this refund than we do: reconcile without dry_run."
+                };
+                let charge = charge.as_ref().map(|(charge, _)| charge);
+                let amounts = (None, Some(refund.amount));
+                self.add(Differs::Refund, &refund.reference, charge, amounts, repair, remark);
+                Ok(())
+            }
+        }
+    }
+
+    async fn disputes(&mut self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.app.gateway.disputes(self.span, after).await.map_err(unread)?;
+            for dispute in &page.items {
+                self.report.records += 1;
+                self.dispute(dispute).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn dispute(&mut self, dispute: &Dispute) -> Result<(), Error> {
+        let settled = ["won", "warning_closed", "prevented"].contains(&dispute.status.as_str());
+        let Some(payment) = dispute.payment.clone().filter(|_| !settled) else { return Ok(()) };
+        let Some((charge, _)) = charges::of_payments(&mut self.conn, &[payment]).await?.pop() else {
+            return Ok(());
+        };
+        let remark = match dispute.status.as_str() {
+            "lost" => "The bank took the payment back for good: settle it with the patient.",
+            _ => "The bank took the payment back: answer the dispute at the provider.",
+        };
+        let amounts = (Some(charge.captured), Some(dispute.amount));
+        self.add(Differs::Dispute, &dispute.reference, Some(&charge), amounts, false, remark);
+        Ok(())
+    }
+
+    /// What our books have of this time and the provider did not list: it may be of another time over there, or be missing.
+    async fn missing(&mut self) -> Result<(), Error> {
+        let span = (self.span.from, self.span.until);
+        let mut after = None;
+        loop {
+            let unseen = reconciliations::unseen_charges(&mut self.conn, span, after, BATCH).await?;
+            for (id, payment) in &unseen {
+                let found = self.app.gateway.look_up(payment).await;
+                if is_missing(&found)
+                    && let Some((charge, _)) = charges::get_with_visit(&mut self.conn, *id).await?
+                {
+                    let remark = "The provider does not know this payment: compare the keys to its API.";
+                    let ours = Some(charge.authorized.max(charge.captured));
+                    self.add(Differs::MissingPayment, payment, Some(&charge), (ours, None), false, remark);
+                }
+            }
+            let Some((last, _)) = unseen.last() else { break };
+            after = Some(*last);
+        }
+        let mut after = String::new();
+        loop {
+            let unseen = reconciliations::unseen_refunds(&mut self.conn, span, &after, BATCH).await?;
+            for (reference, id) in &unseen {
+                let found = self.app.gateway.look_up_refund(reference).await;
+                if is_missing(&found)
+                    && let Some((charge, _)) = charges::get_with_visit(&mut self.conn, *id).await?
+                {
+                    let remark = "The provider does not know this refund: compare the keys to its API.";
+                    self.add(
+                        Differs::Refund,
+                        reference,
+                        Some(&charge),
+                        (Some(charge.refunded), None),
+                        false,
+                        remark,
+                    );
+                }
+            }
+            let Some((last, _)) = unseen.last() else { return Ok(()) };
+            after = last.clone();
+        }
+    }
+
+    /// Whether a difference is still there when both sides are asked anew.
+    async fn look_again(&mut self, seen: &Charge, payment: &str) -> Result<Option<Difference>, Error> {
+        let Ok(there) = self.app.gateway.look_up(payment).await else { return Ok(None) };
+        let Some((charge, _)) = charges::get_with_visit(&mut self.conn, seen.id).await? else {
+            return Ok(None);
+        };
+        if charge.provider_reference.as_deref() != Some(payment) {
+            return Ok(None);
+        }
+        let drawn = charges::drawn(&mut self.conn, charge.appointment).await?;
+        Ok(compare(expected(&charge, drawn), &there.standing))
+    }
+
+    /// Has the charge follow its payment.
+    async fn drive(&mut self, charge: &Charge, payment: &str) -> Result<(bool, &'static str), Error> {
+        if self.report.dry_run {
+            return Ok((false, "Reconcile without dry_run, and the charge is looked up."));
+        }
+        self.app.drive(charge.id).await?;
+        Ok(match self.look_again(charge, payment).await? {
+            None => (true, "The charge was looked up, and follows the provider."),
+            Some(_) => (false, "Looking the charge up did not help: compare it with the provider's page."),
+        })
+    }
+
+    /// Releases a reservation that serves no visit.
+    async fn release(&self, payment: &str) -> (bool, &'static str) {
+        if self.report.dry_run {
+            return (false, "Reconcile without dry_run, and the reservation is released.");
+        }
+        match self.app.gateway.cancel(&format!("reconcile-{payment}"), payment).await {
+            Ok(now) if now.standing == Standing::Released => (true, "The reservation was released."),
+            Ok(_) | Err(_) => (false, "The reservation could not be released: cancel it at the provider."),
+        }
+    }
+
+    /// Gives back a co-pay that was taken though its visit was called off or missed.
+    async fn give_back(&mut self, seen: &Charge) -> Result<(bool, &'static str), Error> {
+        if self.report.dry_run {
+            return Ok((false, "Taken without cause: reconcile without dry_run, and it is given back."));
+        }
+        let now = self.app.clock.now();
+        let mut tx = self.app.db.begin().await?;
+        let found = charges::lock_with_visit(&mut tx, seen.appointment, seen.kind).await?;
+        if let Some((mut charge, _)) = found.filter(|(charge, _)| charge.refundable() > 0) {
+            let left = charge.refundable();
+            let asked = Asked { cause: Cause::Reconciliation, reason: "", by: "" };
+            self.app.begin_refund(&mut tx, &mut charge, left, &asked, now).await?;
+            charges::save(&mut tx, &mut charge, None, now).await?;
+            tx.commit().await?;
+            self.app.books.notify_one();
+        }
+        Ok((true, "Taken without cause, and given back."))
+    }
+
+    fn add(
+        &mut self,
+        kind: Differs,
+        reference: &str,
+        charge: Option<&Charge>,
+        (ours, theirs): (Option<i64>, Option<i64>),
+        repaired: bool,
+        remark: &'static str,
+    ) {
+        self.report.add(Discrepancy {
+            kind,
+            charge: charge.map(|charge| charge.id),
+            appointment: charge.map(|charge| charge.appointment),
+            reference: reference.to_owned(),
+            ours,
+            theirs,
+            repaired,
+            remark,
+        });
+    }
+}
+
+fn is_missing<T>(answer: &Result<T, Failure>) -> bool {
+    matches!(answer, Err(Failure::Refused { code }) if code == MISSING)
+}
+
+fn unread(failure: Failure) -> Error {
+    tracing::warn!(error = %failure, "the provider's records could not be listed");
+    Error::provider_down()
+}

@@ -1,0 +1,180 @@
+//! What the provider told: kept at once, applied later; and what it could not deliver, asked for.
+//!
+//! An event is a hint. One about a payment has its charge looked at; one about a refund has the refund looked up and taken over.
+//! So the order in which events come, and how often, does not matter.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::App;
+use super::refund::Taken;
+use super::settle::{LEASE, pause};
+use crate::domain::charge::State;
+use crate::error::Error;
+use crate::gateway::{Event, Failure, Span};
+use crate::store::webhooks::OfRefund;
+use crate::store::{charges, chores, refunds, webhooks};
+
+/// Events about payments applied in one transaction.
+const BATCH: i64 = 500;
+/// Refunds, and events about refunds, looked at at once by one replica.
+const CONCURRENCY: i64 = 8;
+/// How soon work of elsewhere is noticed; this process's own wakes at once.
+const POLL: Duration = Duration::from_secs(1);
+/// Pause after a batch: what comes meanwhile is applied together.
+const GATHER: Duration = Duration::from_millis(50);
+/// From one reading of the provider's events to the next.
+const BACKFILL_EVERY: Duration = Duration::from_secs(5 * 60);
+/// How far a reading reaches back beyond the one before: for clocks that differ, and events that are listed late.
+const OVERLAP: TimeDelta = TimeDelta::minutes(15);
+/// How long the provider lists an event (docs.stripe.com/api/events).
+const LISTED_FOR: TimeDelta = TimeDelta::days(30);
+/// Looks at a refund whose payment is still on its way; after them it is left to reconciliation.
+const MOST_TRIES: i32 = 40;
+
+/// The state of a charge that knows news of this kind already; `None` = it is no news about payments.
+fn known(kind: &str) -> Option<State> {
+    match kind {
+        "payment_intent.amount_capturable_updated" => Some(State::Authorized),
+        "payment_intent.payment_failed" => Some(State::Declined),
+        "payment_intent.requires_action" => Some(State::RequiresAction),
+        "payment_intent.succeeded" => Some(State::Captured),
+        "payment_intent.canceled" | "charge.expired" => Some(State::Voided),
+        _ => None,
+    }
+}
+
+impl App {
+    /// Remembers an event of the provider, in one statement.
+    pub async fn hear(&self, event: &Event) -> sqlx::Result<()> {
+        let news = event.refund.is_some() || (event.payment.is_some() && known(&event.kind).is_some());
+        let mut conn = self.db.pool().acquire().await?;
+        if webhooks::put(&mut conn, event, news, self.clock.now()).await? && news {
+            self.books.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Applies a batch of events about payments; true = there may be more.
+    async fn apply_payments(&self) -> sqlx::Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let taken = webhooks::take_payments(&mut tx, BATCH).await?;
+        let more = taken.len() as i64 == BATCH;
+        if taken.is_empty() {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        let news: Vec<_> =
+            taken.into_iter().filter_map(|(kind, payment)| Some((payment, known(&kind)?))).collect();
+        let looked = charges::look_at(&mut tx, &news).await?;
+        tx.commit().await?;
+        if looked > 0 {
+            self.wake.notify_one();
+        }
+        Ok(more)
+    }
+
+    /// Applies an event about a refund.
+    async fn apply_refund(&self, event: &OfRefund) -> Result<(), Error> {
+        let due = match self.gateway.look_up_refund(&event.refund).await {
+            Ok(given) => match self.take_over(&given, true).await? {
+                Taken::TooEarly if event.tries < MOST_TRIES => Some(pause(event.tries)),
+                Taken::TooEarly | Taken::Known | Taken::News | Taken::Foreign => None,
+            },
+            Err(Failure::Refused { .. } | Failure::Declined { .. }) => None,
+            Err(failure @ Failure::Unknown(_)) => {
+                tracing::warn!(event = event.id, error = %failure, "a payment webhook waits for the provider");
+                Some(pause(event.tries))
+            }
+        };
+        Ok(webhooks::postpone(&mut *self.db.pool().acquire().await?, &event.id, due).await?)
+    }
+
+    /// Reads what the provider has told lately, and keeps what no webhook brought. True = it was time to.
+    async fn read_events(&self) -> Result<bool, Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let begun = chores::begin(&mut conn, chores::BACKFILL, BACKFILL_EVERY).await?;
+        drop(conn);
+        let Some((now, done)) = begun else { return Ok(false) };
+        // A second more, for the provider counts in whole ones.
+        let until = now + TimeDelta::seconds(1);
+        let span = Span { from: (done - OVERLAP).max(now - LISTED_FOR), until };
+        let mut after = None;
+        loop {
+            let page = self.gateway.events(span, after).await.map_err(|failure| {
+                tracing::warn!(error = %failure, "the provider's events could not be read");
+                Error::provider_down()
+            })?;
+            for event in &page.items {
+                self.hear(event).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut conn = self.db.pool().acquire().await?;
+        chores::done(&mut conn, chores::BACKFILL, now).await?;
+        Ok(true)
+    }
+}
+
+/// Applies what the provider told, and asks for refunds, until `stop`.
+pub async fn run(app: App, stop: CancellationToken) {
+    let mut running = JoinSet::new();
+    while !stop.is_cancelled() {
+        while running.try_join_next().is_some() {}
+        let free = CONCURRENCY - running.len() as i64;
+        let more = match round(&app, free, &mut running).await {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::warn!(%error, "what the provider told waits");
+                false
+            }
+        };
+        let busy = running.len() as i64 >= CONCURRENCY;
+        if more {
+            continue;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = running.join_next(), if busy => {}
+            () = app.books.notified(), if !busy => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(POLL), if !busy => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn round(app: &App, free: i64, running: &mut JoinSet<()>) -> sqlx::Result<bool> {
+    let more = app.apply_payments().await?;
+    let mut conn = app.db.pool().acquire().await?;
+    let parts = refunds::claim(&mut conn, free, LEASE).await?;
+    let told = webhooks::claim_refunds(&mut conn, free - parts.len() as i64, LEASE).await?;
+    drop(conn);
+    let waits = |error: Error| {
+        tracing::warn!(error = format!("{error:?}"), "a refund waits for the end of its lease");
+    };
+    for id in parts {
+        let app = app.clone();
+        running.spawn(async move { app.drive_refund(id).await.unwrap_or_else(waits) });
+    }
+    for event in told {
+        let app = app.clone();
+        running.spawn(async move { app.apply_refund(&event).await.unwrap_or_else(waits) });
+    }
+    Ok(more)
+}
+
+/// Reads the provider's events every so often, in one replica at a time, until `stop`.
+pub async fn backfill(app: App, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(POLL);
+    while stop.run_until_cancelled(rounds.tick()).await.is_some() {
+        if let Err(error) = app.read_events().await {
+            tracing::warn!(error = format!("{error:?}"), "dropped webhooks wait to be read again");
+        }
+    }
+}
