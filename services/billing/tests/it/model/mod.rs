@@ -14,6 +14,10 @@ mod play;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use kit::fields::timestamp;
+use proto::clinic::auth::v1::Role;
+use proto::clinic::billing::v1 as pb;
+use proto::google::r#type::Interval;
 use serde_json::{Value, json};
 
 use crate::world::{COPAY, FEE, World};
@@ -29,6 +33,8 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(40);
 const BETWEEN_LOOKS: TimeDelta = TimeDelta::seconds(15);
 /// Longer than the latest webhook is late, and than any reservation lives.
 const AFTERMATH: TimeDelta = TimeDelta::days(8);
+/// The longest time that one reconciliation compares.
+const A_MONTH: TimeDelta = TimeDelta::days(31);
 
 /// Prints the seed of a history that fails.
 struct Seed(u64);
@@ -72,6 +78,20 @@ async fn play_and_judge(seed: u64) {
     testkit::until("every webhook having come", async || delivered(&world).await.then_some(())).await;
     player.calm(&world).await;
     agree(&world, &player).await;
+    find_no_difference(&world, &player).await;
+}
+
+/// Billing's own comparison with the provider, month by month.
+async fn find_no_difference(world: &World, player: &Player) {
+    let mut from = player.begun;
+    while from < world.today() {
+        let until = from + A_MONTH;
+        let interval = Interval { start_time: Some(timestamp(from)), end_time: Some(timestamp(until)) };
+        let request = pb::ReconcileRequest { interval: Some(interval), dry_run: true, ..Default::default() };
+        let report = world.client(Role::Billing, "bo").reconcile(request).await.unwrap().into_inner();
+        assert_eq!(report.discrepancies_found, 0, "{}", report.text);
+        from = until;
+    }
 }
 
 /// Waits until everything agrees; what does not is printed.

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use kit::ids::PatientId;
 use prost::Name as _;
+use proto::clinic::appointments::v1::VisitOutcome;
 use proto::clinic::billing::v1 as pb;
 use proto::clinic::billing::v1::ChargeState;
 use rand::rngs::StdRng;
@@ -11,6 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::{Seed, books, number};
+use crate::visits::{AFTER_BOOKING, completed};
 use crate::world::World;
 
 /// Orders tried of each story's webhooks.
@@ -27,6 +29,8 @@ enum Story {
     PaidOtherwise,
     /// The reservation of a far visit dies.
     Lapsed,
+    /// Part of what was taken is given back at the provider itself.
+    GivenBack,
 }
 
 #[tokio::test]
@@ -39,15 +43,21 @@ async fn any_order_of_webhooks_ends_in_the_same_state() {
     world.script(&json!({ "route": "*", "kind": "drop_webhook", "times": 1_000_000 })).await;
     let asks = patient(&world, "pm_card_authenticationRequired").await;
     let pays = patient(&world, "pm_card_visa").await;
-    for story in [Story::Confirmed, Story::PaidOtherwise, Story::Lapsed] {
+    for story in [Story::Confirmed, Story::PaidOtherwise, Story::Lapsed, Story::GivenBack] {
         let (who, end) = match story {
             Story::Confirmed | Story::PaidOtherwise => (asks, ChargeState::Authorized),
             Story::Lapsed => (pays, ChargeState::Lapsed),
+            Story::GivenBack => (pays, ChargeState::Captured),
         };
         let mut visits = vec![];
         for _ in 0..ORDERS {
             let request = world.request_in(who, TimeDelta::days(30));
             let charge = world.authorize(&request).await.unwrap();
+            if story == Story::GivenBack {
+                let attended = completed(&world, &request, VisitOutcome::Attended);
+                world.tell(&request, AFTER_BOOKING, &attended).await;
+                world.until_copay(&request, end).await;
+            }
             live(&world, story, &charge.provider_reference).await;
             visits.push((request, charge));
         }
@@ -60,6 +70,12 @@ async fn any_order_of_webhooks_ends_in_the_same_state() {
         let mut ends = vec![];
         for (request, charge) in &visits {
             world.until_copay(request, end).await;
+            if story == Story::GivenBack {
+                testkit::until("both refunds being known", async || {
+                    (essence(&world, &charge.id).await.1[3] == 1_000).then_some(())
+                })
+                .await;
+            }
             ends.push(essence(&world, &charge.id).await);
         }
         assert!(ends.iter().all(|end| *end == ends[0]), "{story:?}: {ends:#?}");
@@ -84,6 +100,11 @@ async fn live(world: &World, story: Story, payment: &str) {
             world.pay_in_browser(payment, "pm_card_visa").await;
         }
         Story::Lapsed => {}
+        Story::GivenBack => {
+            for amount in ["700", "300"] {
+                world.at_provider("refunds", &[("payment_intent", payment), ("amount", amount)]).await;
+            }
+        }
     }
 }
 

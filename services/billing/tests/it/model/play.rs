@@ -13,7 +13,7 @@ use proto::clinic::billing::v1 as pb;
 use proto::clinic::billing::v1::{ChargeKind, ChargeState};
 use rand::RngExt as _;
 use sqlx::PgConnection;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::history::{CARDS, Fate, History, Step};
 use super::judge::{Due, Visit};
@@ -53,7 +53,7 @@ struct Live {
 /// A history being played.
 pub(super) struct Player {
     history: History,
-    begun: DateTime<Utc>,
+    pub(super) begun: DateTime<Utc>,
     patients: Vec<PatientId>,
     visits: Vec<Live>,
     fee: i64,
@@ -237,7 +237,7 @@ impl Player {
                     world.confirm(&charge.provider_reference, passes).await;
                 }
                 Ok(_) => tokio::time::sleep(PAUSE).await,
-                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(PAUSE).await,
+                Err(status) if unanswered(&status) => tokio::time::sleep(PAUSE).await,
                 Err(status) if reason(&status) == "PAYMENT_DECLINED" => break,
                 Err(status) => panic!("{status:?}"),
             }
@@ -311,7 +311,7 @@ impl Player {
                     self.visits[visit].given_back += amount;
                     return;
                 }
-                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(PAUSE).await,
+                Err(status) if unanswered(&status) => tokio::time::sleep(PAUSE).await,
                 // Someone was faster: read again.
                 Err(status) if status.code() == Code::Aborted => ask = None,
                 Err(status) if status.code() == Code::FailedPrecondition => return,
@@ -320,6 +320,12 @@ impl Player {
         }
         panic!("a refund was never answered");
     }
+}
+
+/// Whether the call may or may not have happened.
+fn unanswered(status: &Status) -> bool {
+    // A connection that dies in the middle of an answer is UNKNOWN.
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::DeadlineExceeded)
 }
 
 fn cents(money: &Option<proto::google::r#type::Money>) -> i64 {
