@@ -6,6 +6,7 @@ mod booking;
 mod load;
 mod processes;
 mod search;
+mod webhooks;
 
 use clap::Parser;
 
@@ -20,6 +21,8 @@ enum Command {
     Search,
     /// BookAppointment: with and without a co-pay, raced for, its effect elsewhere, and among many past appointments.
     Booking(booking::Options),
+    /// Webhooks of the payment provider: how soon billing acknowledges them.
+    Webhooks(webhooks::Options),
 }
 
 #[tokio::main]
@@ -27,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let figures = match Command::parse() {
         Command::Search => search::measure().await?,
         Command::Booking(options) => booking::measure(&options).await?,
+        Command::Webhooks(options) => webhooks::measure(&options).await?,
     };
     println!("{figures}");
     Ok(())

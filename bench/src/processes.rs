@@ -14,7 +14,7 @@ use testkit::Servers;
 const TICKS: f64 = 100.0;
 /// What sandbox and billing know each other by.
 const PAYMENTS_KEY: &str = "sk_test_bench";
-const WEBHOOK_SECRET: &str = "whsec_bench";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
 
 /// A running program, with what operators get by default, its log thrown away. Ended on drop.
 pub(crate) struct Process {
@@ -89,6 +89,24 @@ pub(crate) struct Processes {
 impl Processes {
     /// Starts appointments, scheduling, billing, and the sandbox, whose webhooks go to billing.
     pub(crate) async fn booking(servers: &Servers) -> anyhow::Result<Self> {
+        let Payments { billing, sandbox } = Payments::start(servers).await?;
+        let scheduling = Process::service("scheduling", servers).await?;
+        let appointments = Process::service_at("appointments", free_address().await?, servers, |command| {
+            command.env("SCHEDULING_URL", &scheduling.url).env("BILLING_URL", &billing.url);
+        })?;
+        Ok(Self { appointments, billing, _others: [scheduling, sandbox] })
+    }
+}
+
+/// Billing and the sandbox payment provider.
+pub(crate) struct Payments {
+    pub(crate) billing: Process,
+    pub(crate) sandbox: Process,
+}
+
+impl Payments {
+    /// Starts both; the sandbox's webhooks go to billing.
+    pub(crate) async fn start(servers: &Servers) -> anyhow::Result<Self> {
         let (billing, sandbox) = (free_address().await?, free_address().await?);
         let sandbox = Process::start("sandbox", sandbox, |command| {
             command
@@ -103,11 +121,7 @@ impl Processes {
                 .env("PAYMENTS_API_KEY", PAYMENTS_KEY)
                 .env("PAYMENTS_WEBHOOK_SECRET", WEBHOOK_SECRET);
         })?;
-        let scheduling = Process::service("scheduling", servers).await?;
-        let appointments = Process::service_at("appointments", free_address().await?, servers, |command| {
-            command.env("SCHEDULING_URL", &scheduling.url).env("BILLING_URL", &billing.url);
-        })?;
-        Ok(Self { appointments, billing, _others: [scheduling, sandbox] })
+        Ok(Self { billing, sandbox })
     }
 }
 

@@ -182,12 +182,11 @@ impl Handler for Visits {
         if let Some((how, fee_due)) = news.ending {
             visit.ended = Some(self.0.ended(tx, &visit, visit_date, how, fee_due).await?);
         }
-        let late = news.after_no_show;
-        Ok(if late {
-            self.0.follow_late_arrival(tx, visit).await?
-        } else {
-            self.0.follow_visit(tx, visit).await?
-        })
+        match news.after_no_show {
+            true => self.0.follow_late_arrival(tx, visit).await?,
+            false => self.0.follow_visit(tx, visit).await?,
+        }
+        Ok(())
     }
 
     async fn committed(&self, _events: &[Incoming]) {

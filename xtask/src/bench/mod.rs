@@ -7,6 +7,7 @@
 //! | [`engine`] | availability search in memory, and how it grows; draws [`chart`] |
 //! | [`search`] | availability search over gRPC |
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
+//! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
 //! | [`report`] | keeps the sections together |
 
 mod booking;
@@ -15,6 +16,7 @@ mod engine;
 mod report;
 mod search;
 mod start;
+mod webhooks;
 
 use clap::{Args, ValueEnum};
 
@@ -46,6 +48,8 @@ enum Part {
     Search,
     /// Booking over gRPC.
     Booking,
+    /// Webhooks of the payment provider.
+    Webhooks,
 }
 
 impl Part {
@@ -55,6 +59,7 @@ impl Part {
             Self::Engine => "The search engine in memory",
             Self::Search => "Search over gRPC",
             Self::Booking => "Booking over gRPC",
+            Self::Webhooks => "Webhooks of the payment provider",
         }
     }
 }
@@ -74,6 +79,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Engine => engine::section(workspace)?,
             Part::Search => search::section(workspace)?,
             Part::Booking => booking::section(workspace)?,
+            Part::Webhooks => webhooks::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;

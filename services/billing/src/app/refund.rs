@@ -323,7 +323,7 @@ impl App {
         let mut tx = self.db.begin().await?;
         let found = charges::of_payments(&mut tx, &[payment.to_owned()]).await?;
         let Some((found, _)) = found.into_iter().next() else { return Ok(Taken::Foreign) };
-        if found.pending() {
+        if found.pending() || (found.kind == Kind::Copay && !found.gives_no_more()) {
             return Ok(Taken::TooEarly);
         }
         // What a co-pay's payment took may be its visit's fee.

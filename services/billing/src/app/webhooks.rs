@@ -99,9 +99,7 @@ impl App {
         let begun = chores::begin(&mut conn, chores::BACKFILL, BACKFILL_EVERY).await?;
         drop(conn);
         let Some((now, done)) = begun else { return Ok(false) };
-        // A second more, for the provider counts in whole ones.
-        let until = now + TimeDelta::seconds(1);
-        let span = Span { from: (done - OVERLAP).max(now - LISTED_FOR), until };
+        let span = Span { from: (done - OVERLAP).max(now - LISTED_FOR), until: now };
         let mut after = None;
         loop {
             let page = self.gateway.events(span, after).await.map_err(|failure| {

@@ -147,9 +147,11 @@ impl Stripe {
         span: Span,
         after: Option<String>,
         more: &[(&str, &str)],
-        (id, read): (fn(&T) -> &str, fn(T) -> U),
+        id: fn(&T) -> &str,
+        read: fn(T) -> U,
     ) -> Result<Page<U>, Failure> {
-        let (from, until) = (span.from.timestamp().to_string(), span.until.timestamp().to_string());
+        // The provider counts whole seconds: the one that the time ends in is a part of it.
+        let (from, until) = (span.from.timestamp().to_string(), (span.until.timestamp() + 1).to_string());
         let mut query = vec![("created[gte]", from.as_str()), ("created[lt]", &until), ("limit", PAGE)];
         query.extend_from_slice(more);
         query.extend(after.as_deref().map(|after| ("starting_after", after)));
@@ -323,26 +325,22 @@ impl PaymentGateway for Stripe {
     }
 
     async fn payments(&self, span: Span, after: Option<String>) -> Result<Page<super::Listed>, Failure> {
-        let read: (fn(&Intent) -> &str, fn(Intent) -> super::Listed) = (|it| &it.id, Intent::listed);
-        self.page("payment_intents", span, after, &[("expand[]", "data.latest_charge")], read).await
+        let with = [("expand[]", "data.latest_charge")];
+        self.page("payment_intents", span, after, &with, |it: &Intent| &it.id, Intent::listed).await
     }
 
     async fn refunds(&self, span: Span, after: Option<String>) -> Result<Page<GivenBack>, Failure> {
-        let read: (fn(&RefundObject) -> &str, fn(RefundObject) -> GivenBack) =
-            (|it| &it.id, RefundObject::given_back);
-        self.page("refunds", span, after, &[("expand[]", "data.charge")], read).await
+        let with = [("expand[]", "data.charge")];
+        self.page("refunds", span, after, &with, |it: &RefundObject| &it.id, RefundObject::given_back).await
     }
 
     async fn disputes(&self, span: Span, after: Option<String>) -> Result<Page<Dispute>, Failure> {
-        let read: (fn(&DisputeObject) -> &str, fn(DisputeObject) -> Dispute) =
-            (|it| &it.id, DisputeObject::dispute);
-        self.page("disputes", span, after, &[], read).await
+        self.page("disputes", span, after, &[], |it: &DisputeObject| &it.id, DisputeObject::dispute).await
     }
 
     async fn events(&self, span: Span, after: Option<String>) -> Result<Page<Event>, Failure> {
-        let read: (fn(&EventObject) -> &str, fn(EventObject) -> Event) = (|it| &it.id, EventObject::event);
         let kinds = EVENTS.map(|kind| ("types[]", kind));
-        self.page("events", span, after, &kinds, read).await
+        self.page("events", span, after, &kinds, |it: &EventObject| &it.id, EventObject::event).await
     }
 }
 

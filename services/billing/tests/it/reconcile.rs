@@ -232,7 +232,8 @@ async fn a_repeat_answers_the_first_report() {
 #[tokio::test]
 async fn a_time_that_is_no_time_or_too_long_is_refused() {
     let world = World::without_fees().await;
-    let at = |days| Some(kit::fields::timestamp(world.today() + TimeDelta::days(days)));
+    let now = world.today();
+    let at = |days| Some(kit::fields::timestamp(now + TimeDelta::days(days)));
     for (from, until) in [(-32, 0), (0, 0), (1, 0)] {
         let interval = Some(Interval { start_time: at(from), end_time: at(until) });
         let request = pb::ReconcileRequest { interval, ..Default::default() };
