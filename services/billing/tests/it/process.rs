@@ -50,6 +50,7 @@ impl Process {
             ("PAYMENTS_API_BASE", config.payments_api_base),
             ("PAYMENTS_API_KEY", config.payments_api_key.expose().to_owned()),
             ("PAYMENTS_WEBHOOK_SECRET", config.payments_webhook_secret.expose().to_owned()),
+            ("BILLING_RECONCILE_EVERY_SECS", config.reconcile_every_secs.to_string()),
             ("PAYMENTS_TIMEOUT_MS", config.payments_timeout_ms.to_string()),
         ];
         let listener = listener.into_std().unwrap();

@@ -87,9 +87,9 @@ impl World {
     }
 
     /// Everything, with billing as a process of its own.
-    pub(crate) async fn as_process(settings: sandbox::Settings) -> Self {
+    pub(crate) async fn as_process(settings: sandbox::Settings, reconcile_every_secs: u64) -> Self {
         let (mut world, own) = Self::begin(settings).await;
-        let process = Process::start(&world.servers, own, world.config());
+        let process = Process::start(&world.servers, own, Config { reconcile_every_secs, ..world.config() });
         *world.running.get_mut().unwrap() = Some(Running::Process(process));
         world.ready().await;
         world
