@@ -1,12 +1,13 @@
 //! Billing as a process of its own on the simulated clock, so that it can be killed.
 //!
 //! The program `billing` runs on the machine's clock alone. So this test program is started once more, as one of its own tests
-//! ([`billing_process`]), which is nothing but [`billing::run`]. Its listener is handed to it as its standard input: the port
+//! (the only one here), which is nothing but [`billing::run`]. Its listener is handed to it as its standard input: the port
 //! stays taken while nobody serves it, and callers wait instead of meeting another program.
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,7 +17,6 @@ use chrono::TimeDelta;
 use clap::Parser;
 use kit::clock::{Clock, Offset};
 use testkit::Servers;
-use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 /// Names the file that tells the process how far its clock is ahead, in microseconds.
@@ -73,7 +73,7 @@ impl Process {
 fn spawn(listener: &TcpListener, environment: &[(&'static str, String)]) -> Child {
     let listener: OwnedFd = listener.as_fd().try_clone_to_owned().unwrap();
     Command::new(std::env::current_exe().unwrap())
-        .args(["process::billing_process", "--exact", "--ignored", "--nocapture"])
+        .args(["process::a_process_started_by_another_test_is_billing", "--exact", "--nocapture"])
         .envs(environment.iter().cloned())
         .stdin(Stdio::from(listener))
         .stdout(Stdio::null())
@@ -100,13 +100,12 @@ struct Cli {
     config: Config,
 }
 
-#[test]
-#[ignore = "not a test: billing itself, started by tests that kill it"]
-fn billing_process() {
+/// Does nothing unless [`Process`] starts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_started_by_another_test_is_billing() {
     let Ok(clock_file) = std::env::var(CLOCK_FILE) else { return };
     let config = Cli::parse_from(["billing"]).config;
     let offset = Offset::default();
-    let parent = std::os::unix::process::parent_id();
     let look = {
         let offset = offset.clone();
         move || {
@@ -115,18 +114,17 @@ fn billing_process() {
         }
     };
     look();
-    std::thread::spawn(move || {
-        while std::os::unix::process::parent_id() == parent {
+    let parent = parent_id();
+    tokio::spawn(async move {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        while parent_id() == parent {
+            looks.tick().await;
             look();
-            std::thread::sleep(LOOK_EVERY);
         }
         std::process::exit(1);
     });
-    Runtime::new().unwrap().block_on(async {
-        let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
-        listener.set_nonblocking(true).unwrap();
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let stop = CancellationToken::new();
-        billing::run(listener, config, Clock::Simulated(offset), stop).await.unwrap();
-    });
+    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    billing::run(listener, config, Clock::Simulated(offset), CancellationToken::new()).await.unwrap();
 }
