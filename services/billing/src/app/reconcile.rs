@@ -129,16 +129,31 @@ impl App {
         if !reconciliations::lock(&mut conn).await? {
             return Err(Error::ReconciliationRunning);
         }
-        reconciliations::clear(&mut conn).await?;
+        let outcome = self.compare_locked(&mut conn, span, dry_run, scheduled).await;
+        // At once, for the next caller; the database would see by itself that the connection is gone, but later.
+        let freed = reconciliations::unlock(&mut conn).await;
+        conn.close().await?;
+        freed?;
+        outcome
+    }
+
+    async fn compare_locked(
+        &self,
+        conn: &mut PgConnection,
+        span: Span,
+        dry_run: bool,
+        scheduled: bool,
+    ) -> Result<pb::ReconciliationReport, Error> {
+        reconciliations::clear(conn).await?;
         let report = Report::new(span.from, span.until, dry_run, self.clock.now());
         let mut run = Run { app: self, conn, span, report };
         run.payments().await?;
         run.refunds().await?;
         run.disputes().await?;
         run.missing().await?;
-        let Run { mut conn, mut report, .. } = run;
-        report.charges = reconciliations::charges_made(&mut conn, (span.from, span.until)).await?;
-        reconciliations::clear(&mut conn).await?;
+        let Run { conn, mut report, .. } = run;
+        report.charges = reconciliations::charges_made(conn, (span.from, span.until)).await?;
+        reconciliations::clear(conn).await?;
         let ended_at = self.clock.now();
         let text = report.text();
         let answer = wire::report(&report, ended_at, &text, self.currency);
@@ -152,8 +167,7 @@ impl App {
             text: &text,
             report: &answer.encode_to_vec(),
         };
-        reconciliations::insert(&mut conn, &kept).await?;
-        conn.close().await?;
+        reconciliations::insert(conn, &kept).await?;
         Ok(answer)
     }
 }
@@ -161,7 +175,7 @@ impl App {
 /// One comparison under way.
 struct Run<'a> {
     app: &'a App,
-    conn: PgConnection,
+    conn: &'a mut PgConnection,
     span: Span,
     report: Report,
 }
@@ -175,8 +189,8 @@ impl Run<'_> {
         loop {
             let page = self.app.gateway.payments(self.span, after).await.map_err(unread)?;
             let named: Vec<String> = page.items.iter().map(|payment| payment.reference.clone()).collect();
-            reconciliations::saw(&mut self.conn, &named).await?;
-            let known = charges::of_payments(&mut self.conn, &named).await?;
+            reconciliations::saw(self.conn, &named).await?;
+            let known = charges::of_payments(self.conn, &named).await?;
             let mut known: HashMap<_, _> = known
                 .into_iter()
                 .filter_map(|(charge, visit)| Some((charge.provider_reference.clone()?, (charge, visit))))
@@ -198,7 +212,7 @@ impl Run<'_> {
     /// Compares a payment with the charge whose newest it is.
     async fn known(&mut self, payment: &Listed, charge: Charge, visit: &Visit) -> Result<(), Error> {
         let Some(standing) = &payment.standing else { return Ok(()) };
-        let drawn = charges::drawn(&mut self.conn, charge.appointment).await?;
+        let drawn = charges::drawn(self.conn, charge.appointment).await?;
         if compare(expected(&charge, drawn), standing).is_some()
             && let Some((kind, ours, theirs)) = self.look_again(&charge, &payment.reference).await?
         {
@@ -229,7 +243,7 @@ impl Run<'_> {
             }
         };
         let made_for = match payment.charge {
-            Some(id) => charges::get_with_visit(&mut self.conn, id).await?,
+            Some(id) => charges::get_with_visit(self.conn, id).await?,
             None => None,
         };
         let amounts = (None, Some(amount));
@@ -260,7 +274,7 @@ impl Run<'_> {
         loop {
             let page = self.app.gateway.refunds(self.span, after).await.map_err(unread)?;
             let named: Vec<String> = page.items.iter().map(|refund| refund.reference.clone()).collect();
-            reconciliations::saw(&mut self.conn, &named).await?;
+            reconciliations::saw(self.conn, &named).await?;
             for refund in &page.items {
                 self.report.records += 1;
                 self.refund(refund).await?;
@@ -279,7 +293,7 @@ impl Run<'_> {
             Taken::News => {
                 let charge = match &refund.payment {
                     Some(payment) => {
-                        charges::of_payments(&mut self.conn, std::slice::from_ref(payment)).await?.pop()
+                        charges::of_payments(self.conn, std::slice::from_ref(payment)).await?.pop()
                     }
                     None => None,
                 };
@@ -314,7 +328,7 @@ impl Run<'_> {
     async fn dispute(&mut self, dispute: &Dispute) -> Result<(), Error> {
         let settled = ["won", "warning_closed", "prevented"].contains(&dispute.status.as_str());
         let Some(payment) = dispute.payment.clone().filter(|_| !settled) else { return Ok(()) };
-        let Some((charge, _)) = charges::of_payments(&mut self.conn, &[payment]).await?.pop() else {
+        let Some((charge, _)) = charges::of_payments(self.conn, &[payment]).await?.pop() else {
             return Ok(());
         };
         let remark = match dispute.status.as_str() {
@@ -331,11 +345,11 @@ impl Run<'_> {
         let span = (self.span.from, self.span.until);
         let mut after = None;
         loop {
-            let unseen = reconciliations::unseen_charges(&mut self.conn, span, after, BATCH).await?;
+            let unseen = reconciliations::unseen_charges(self.conn, span, after, BATCH).await?;
             for (id, payment) in &unseen {
                 let found = self.app.gateway.look_up(payment).await;
                 if is_missing(&found)
-                    && let Some((charge, _)) = charges::get_with_visit(&mut self.conn, *id).await?
+                    && let Some((charge, _)) = charges::get_with_visit(self.conn, *id).await?
                 {
                     let remark = "The provider does not know this payment: compare the keys to its API.";
                     let ours = Some(charge.authorized.max(charge.captured));
@@ -347,11 +361,11 @@ impl Run<'_> {
         }
         let mut after = String::new();
         loop {
-            let unseen = reconciliations::unseen_refunds(&mut self.conn, span, &after, BATCH).await?;
+            let unseen = reconciliations::unseen_refunds(self.conn, span, &after, BATCH).await?;
             for (reference, id) in &unseen {
                 let found = self.app.gateway.look_up_refund(reference).await;
                 if is_missing(&found)
-                    && let Some((charge, _)) = charges::get_with_visit(&mut self.conn, *id).await?
+                    && let Some((charge, _)) = charges::get_with_visit(self.conn, *id).await?
                 {
                     let remark = "The provider does not know this refund: compare the keys to its API.";
                     self.add(
@@ -372,13 +386,13 @@ impl Run<'_> {
     /// Whether a difference is still there when both sides are asked anew.
     async fn look_again(&mut self, seen: &Charge, payment: &str) -> Result<Option<Difference>, Error> {
         let Ok(there) = self.app.gateway.look_up(payment).await else { return Ok(None) };
-        let Some((charge, _)) = charges::get_with_visit(&mut self.conn, seen.id).await? else {
+        let Some((charge, _)) = charges::get_with_visit(self.conn, seen.id).await? else {
             return Ok(None);
         };
         if charge.provider_reference.as_deref() != Some(payment) {
             return Ok(None);
         }
-        let drawn = charges::drawn(&mut self.conn, charge.appointment).await?;
+        let drawn = charges::drawn(self.conn, charge.appointment).await?;
         Ok(compare(expected(&charge, drawn), &there.standing))
     }
 

@@ -258,7 +258,10 @@ impl App {
         let was = part.state;
         let named = part.reference.is_none() && reference.is_some();
         part.reference = part.reference.or_else(|| reference.map(str::to_owned));
-        part.state = if was == RefundState::Failed { was } else { state };
+        part.state = match (was, state) {
+            (RefundState::Failed, _) | (RefundState::Succeeded, RefundState::Pending) => was,
+            (RefundState::Pending | RefundState::Succeeded, told) => told,
+        };
         let waits = (part.state == RefundState::Pending).then_some(BANK_LOOK);
         let failure = (part.state == RefundState::Failed).then_some(failure);
         refunds::save_part(&mut tx, &part, failure, waits).await?;

@@ -7,7 +7,7 @@
 //!            |             `-> LAPSED -> AUTHORIZING (renewed) | VOIDED
 //!            |-> REQUIRES_ACTION -> AUTHORIZED | DECLINED | VOIDING | AUTHORIZING (another attempt)
 //!            `-> DECLINED -> AUTHORIZING (another attempt) | VOIDING
-//! NO_SHOW_FEE: CAPTURING -> CAPTURED -> REFUNDED
+//! NO_SHOW_FEE: CAPTURING -> CAPTURED -> REFUNDED | VOIDED (nothing was taken, and the debt is taken back)
 //! ```
 //!
 //! Two things move it: what the provider says of its newest payment ([`Charge::learn`]) and how its visit ended

@@ -13,6 +13,11 @@ pub async fn lock(conn: &mut PgConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "had!""#, LOCK).fetch_one(conn).await
 }
 
+/// Gives the lock back.
+pub async fn unlock(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query_scalar!("select pg_advisory_unlock($1)", LOCK).fetch_one(conn).await.map(drop)
+}
+
 /// Forgets what was listed.
 pub async fn clear(conn: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("delete from billing.reconciliation_seen").execute(conn).await.map(drop)

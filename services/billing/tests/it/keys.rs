@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use billing::Config;
 use billing::domain::charge::Standing;
 use billing::gateway::stripe::Stripe;
-use billing::gateway::{Failure, Order, Payment, PaymentGateway as _};
+use billing::gateway::{Failure, Order, Payment, PaymentGateway as _, RefundOrder, TOO_LARGE};
 use chrono::DateTime;
 use kit::ids::{AppointmentId, ChargeId};
 use serde_json::{Value, json};
@@ -171,4 +171,29 @@ async fn trouble_under_ten_keys_is_no_refusal_and_not_asked_for_more() {
     provider.serve(listener, (0..KEYS).flat_map(|_| [remembered(error(500, "api_error")), list(json!([]))]));
     assert!(matches!(gateway.authorize(&order()).await, Err(Failure::Unknown(_))));
     assert_eq!(provider.keys().len(), 2 * KEYS);
+}
+
+#[tokio::test]
+async fn more_than_there_is_is_refused_before_the_provider_is_asked() {
+    let servers = testkit::Servers::start().await;
+    // Nobody listens there: whoever asks learns nothing.
+    let (listener, url) = testkit::listener().await;
+    drop(listener);
+    let provider = adapter(&servers, &url);
+    for (amount, there) in
+        [(2_501, 2_500), (0, 2_500), (-1, 2_500), (1, 0), (i64::MAX, 2_500), (i64::MIN, 2_500)]
+    {
+        let refused = Err(Failure::Refused { code: TOO_LARGE.to_owned() });
+        assert_eq!(provider.capture(KEY, "pi_1", amount, there).await, refused, "{amount}");
+        let order = RefundOrder {
+            key: KEY.into(),
+            payment: "pi_1".into(),
+            amount,
+            left: there,
+            charge: ChargeId::new(),
+        };
+        let refused = Err(Failure::Refused { code: TOO_LARGE.to_owned() });
+        assert_eq!(provider.refund(&order).await, refused, "{amount}");
+    }
+    assert!(matches!(provider.capture(KEY, "pi_1", 2_500, 2_500).await, Err(Failure::Unknown(_))));
 }
