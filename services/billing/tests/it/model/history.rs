@@ -20,7 +20,7 @@ pub(super) const CARDS: [&str; 7] = [
 const SOUND_CARDS: usize = 3;
 
 /// Visits of one history.
-const VISITS: usize = 14;
+const VISITS: usize = 12;
 /// Days within which they are booked, and from there until they are.
 const BOOKED_WITHIN: i64 = 5;
 const AHEAD_DAYS: i64 = 60;

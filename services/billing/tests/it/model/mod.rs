@@ -29,8 +29,8 @@ use play::Player;
 const LARGE_FEE: i64 = 4_000;
 /// How long it may take until everything agrees once the trouble is over.
 const SETTLED_WITHIN: Duration = Duration::from_secs(40);
-/// How far time goes on between two looks, so that nobody waits for pauses between tries.
-const BETWEEN_LOOKS: TimeDelta = TimeDelta::seconds(15);
+/// How far time goes on between two looks, at first and at most: for pauses between tries, and for banks that take an hour.
+const BETWEEN_LOOKS: (TimeDelta, TimeDelta) = (TimeDelta::seconds(15), TimeDelta::minutes(10));
 /// Longer than the latest webhook is late, and than any reservation lives.
 const AFTERMATH: TimeDelta = TimeDelta::days(8);
 /// The longest time that one reconciliation compares.
@@ -104,13 +104,15 @@ async fn find_no_difference(world: &World, player: &Player) {
 async fn agree(world: &World, player: &Player) {
     let expected = player.expected();
     let mut wrong = vec![];
+    let (mut further, most) = BETWEEN_LOOKS;
     let agreeing = async {
         loop {
             wrong = judge(&expected, &books::read(world).await);
             if wrong.is_empty() {
                 return;
             }
-            world.advance_to(world.today() + BETWEEN_LOOKS).await;
+            world.advance_to(world.today() + further).await;
+            further = most.min(further * 2);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
