@@ -127,12 +127,24 @@ impl Player {
                 if due.is_none_or(|due| due > world.today() + SOON) {
                     return due;
                 }
-                world.nudge().await;
+                self.nudge(world).await;
                 tokio::time::sleep(PAUSE).await;
                 world.advance_to(world.today() + BETWEEN_LOOKS).await;
             }
         };
         tokio::time::timeout(CALM_WITHIN, calming).await.unwrap_or_default()
+    }
+
+    /// Makes billing look at once for what has become due, by news that is older than all it knows.
+    async fn nudge(&self, world: &World) {
+        if let Some(live) = self.visits.iter().find(|live| live.booked) {
+            let old = AppointmentRescheduled {
+                appointment_id: live.request.appointment_id.clone(),
+                appointment: world.facts(&live.request, AppointmentState::Booked),
+                ..AppointmentRescheduled::default()
+            };
+            News::Rescheduled(Box::new(old)).tell(world).await;
+        }
     }
 
     /// When billing is to do something next.
