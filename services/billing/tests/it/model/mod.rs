@@ -27,8 +27,8 @@ use play::Player;
 
 /// A fee that no co-pay covers, for every other history.
 const LARGE_FEE: i64 = 4_000;
-/// How long it may take until everything agrees once the trouble is over.
-const SETTLED_WITHIN: Duration = Duration::from_secs(40);
+/// How long it may take until everything agrees once the trouble is over: the broker waits 30 seconds before it tells again.
+const SETTLED_WITHIN: Duration = Duration::from_secs(75);
 /// How far time goes on between two looks, at first and at most: for pauses between tries, and for banks that take an hour.
 const BETWEEN_LOOKS: (TimeDelta, TimeDelta) = (TimeDelta::seconds(15), TimeDelta::minutes(10));
 /// Longer than the latest webhook is late, and than any reservation lives.
@@ -54,14 +54,18 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 #[tokio::test]
 async fn whatever_fails_ledger_provider_and_visits_agree_to_the_cent() {
     let first = number("BILLING_MODEL_SEED", 1);
-    for seed in first..first + number("BILLING_MODEL_CASES", 2) {
-        let told = Seed(seed);
-        play_and_judge(seed).await;
-        drop(told);
+    let mut seeds = first..first + number("BILLING_MODEL_CASES", 2);
+    // Two at a time: most of it is waiting for what a killed billing had taken from the broker and not acknowledged.
+    while let Some(seed) = seeds.next() {
+        match seeds.next() {
+            Some(other) => drop(tokio::join!(play_and_judge(seed), play_and_judge(other))),
+            None => play_and_judge(seed).await,
+        }
     }
 }
 
 async fn play_and_judge(seed: u64) {
+    let _told = Seed(seed);
     let settings = sandbox::Settings { fault_seed: Some(seed), ..sandbox::Settings::default() };
     // Without scheduled reconciliations every other history must come out right by itself.
     let reconcile_every_secs = if seed.is_multiple_of(2) { RECONCILE_EVERY_SECS } else { 0 };
