@@ -129,6 +129,8 @@ async fn post(
     rate: u32,
     length: Duration,
 ) -> anyhow::Result<Times> {
+    // Refused when it has been chosen already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
     let mut tick = interval(Duration::from_secs(1) / rate);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);

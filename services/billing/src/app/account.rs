@@ -34,26 +34,28 @@ pub struct Account {
 }
 
 impl App {
-    /// One charge with its visit and refunds.
+    /// One charge with its visit and refunds, as of one moment.
     pub async fn charge(&self, id: ChargeId) -> Result<(Charge, Visit, Vec<Refund>), Error> {
-        let mut conn = self.db.pool().acquire().await?;
-        let found = charges::get_with_visit(&mut conn, id).await?;
+        let mut tx = self.db.begin().await?;
+        ledger::freeze(&mut tx).await?;
+        let found = charges::get_with_visit(&mut tx, id).await?;
         let (charge, visit) = found.ok_or_else(|| kit::status::Error::not_found(id))?;
-        let refunds = refunds::of_charges(&mut conn, &[id]).await?;
+        let refunds = refunds::of_charges(&mut tx, &[id]).await?;
         Ok((charge, visit, refunds))
     }
 
-    /// A page of charges, their refunds, and the token for the next.
+    /// A page of charges and their refunds, as of one moment, and the token for the next.
     pub async fn charges(
         &self,
         filter: &Filter,
         page: &Page<Key>,
     ) -> Result<(Vec<(Charge, Visit)>, Vec<Refund>, String), Error> {
-        let mut conn = self.db.pool().acquire().await?;
-        let rows = charges::list(&mut conn, filter, page.after, page.limit()).await?;
+        let mut tx = self.db.begin().await?;
+        ledger::freeze(&mut tx).await?;
+        let rows = charges::list(&mut tx, filter, page.after, page.limit()).await?;
         let (rows, next) = page.cut(rows, |(charge, _)| (charge.created_at, charge.id.uuid()));
         let ids: Vec<_> = rows.iter().map(|(charge, _)| charge.id).collect();
-        let refunds = refunds::of_charges(&mut conn, &ids).await?;
+        let refunds = refunds::of_charges(&mut tx, &ids).await?;
         Ok((rows, refunds, next))
     }
 
