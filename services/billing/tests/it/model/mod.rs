@@ -2,7 +2,7 @@
 //! At the end billing's ledger, the provider's own store and what the history says must agree to the cent.
 //!
 //! A history follows from its seed; what happens at the same moment does not, so a seed may have to be tried again.
-//! `BILLING_MODEL_SEED` (1 when unset) is the first seed, `BILLING_MODEL_CASES` (2 when unset) how many follow from it.
+//! `BILLING_MODEL_SEED` (5 when unset) is the first seed, `BILLING_MODEL_CASES` (2 when unset) how many follow from it.
 
 mod books;
 mod history;
@@ -25,6 +25,8 @@ use history::History;
 use judge::judge;
 use play::Player;
 
+/// The first seed when none is named: its histories charge fees to cards, which not all of them do.
+const FIRST_SEED: u64 = 5;
 /// A fee that no co-pay covers, for every other history.
 const LARGE_FEE: i64 = 4_000;
 /// How long it may take until everything agrees once the trouble is over: the broker waits 30 seconds before it tells again.
@@ -53,7 +55,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 
 #[tokio::test]
 async fn whatever_fails_ledger_provider_and_visits_agree_to_the_cent() {
-    let first = number("BILLING_MODEL_SEED", 1);
+    let first = number("BILLING_MODEL_SEED", FIRST_SEED);
     let mut seeds = first..first + number("BILLING_MODEL_CASES", 2);
     // Two at a time: most of it is waiting for what a killed billing had taken from the broker and not acknowledged.
     while let Some(seed) = seeds.next() {
