@@ -1,5 +1,5 @@
-//! What the real providers do not have: the page that says what this is, faults, the simulated clock, and plain views
-//! of both stores for tests and people. No key is asked for; bind the server to the loopback address.
+//! What the real providers do not have: the page that says what this is, faults, the simulated clock, cardholders and banks
+//! to be played, and plain views of both stores for tests and people. No key is asked for; bind the server to the loopback address.
 
 use axum::{
     Json, Router,

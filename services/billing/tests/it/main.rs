@@ -10,6 +10,8 @@ mod keys;
 mod late;
 mod ledger;
 mod missed;
+mod model;
+mod process;
 mod reconcile;
 mod refunds;
 mod renewal;

@@ -1,7 +1,10 @@
 //! A running billing service and the provider it talks to.
 
+use std::sync::Mutex;
+
 use billing::Config;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use kit::client::Outbound;
 use kit::fields::{date, timestamp};
 use kit::ids::{AppointmentId, ClinicId, PatientId, RequestId, ServiceTypeId};
@@ -11,10 +14,14 @@ use proto::clinic::billing::v1 as pb;
 use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
 use proto::google::r#type::{Interval, Money};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use testkit::Servers;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+
+use crate::process::{Process, tell_time};
 
 pub(crate) type Client = BillingServiceClient<Outbound>;
 
@@ -37,16 +44,30 @@ pub(crate) struct World {
     pub(crate) clinic: ClinicId,
     pub(crate) service_type: ServiceTypeId,
     pub(crate) http: reqwest::Client,
-    process: Option<Runtime>,
+    running: Mutex<Option<Running>>,
     stop: CancellationToken,
+}
+
+/// How billing runs.
+enum Running {
+    /// As tasks of this process, which end where they stand.
+    Tasks(Runtime),
+    /// As a process of its own, which can be killed.
+    Process(Process),
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(process) = self.process.take() {
-            process.shutdown_background();
-        }
+        end(self.running.get_mut().unwrap());
+    }
+}
+
+fn end(running: &mut Option<Running>) {
+    match running.take() {
+        Some(Running::Tasks(runtime)) => runtime.shutdown_background(),
+        Some(Running::Process(process)) => drop(process),
+        None => {}
     }
 }
 
@@ -60,6 +81,21 @@ impl World {
     }
 
     pub(crate) async fn without_fees() -> Self {
+        let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
+        world.run(own).await;
+        world
+    }
+
+    /// Everything, with billing as a process of its own.
+    pub(crate) async fn as_process(settings: sandbox::Settings, reconcile_every_secs: u64) -> Self {
+        let (mut world, own) = Self::begin(settings).await;
+        let process = Process::start(&world.servers, own, Config { reconcile_every_secs, ..world.config() });
+        *world.running.get_mut().unwrap() = Some(Running::Process(process));
+        world.ready().await;
+        world
+    }
+
+    async fn begin(settings: sandbox::Settings) -> (Self, TcpListener) {
         // Refused when another test of this process was first, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let servers = Servers::start().await;
@@ -68,29 +104,26 @@ impl World {
         // Known before the service starts, because the provider is told where its webhooks go.
         let (own, url) = testkit::listener().await;
         let clock = servers.clock.clone();
-        let settings = sandbox::Settings {
-            webhook_url: Some(format!("{url}/webhooks/payments")),
-            ..sandbox::Settings::default()
-        };
+        let settings =
+            sandbox::Settings { webhook_url: Some(format!("{url}/webhooks/payments")), ..settings };
         let config =
             sandbox::Config { settings, clock: std::sync::Arc::new(move || clock.now()), advance: None };
         tokio::spawn(sandbox::serve(listener, config, stop.clone()));
-        let mut world = Self {
+        let world = Self {
             servers,
             provider,
             url,
             clinic: ClinicId::new(),
             service_type: ServiceTypeId::new(),
             http: reqwest::Client::new(),
-            process: None,
+            running: Mutex::default(),
             stop,
         };
-        world.run(own).await;
-        world
+        (world, own)
     }
 
-    async fn run(&mut self, listener: tokio::net::TcpListener) {
-        let config = Config {
+    fn config(&self) -> Config {
+        Config {
             service: self.servers.service(billing::NAME),
             payments_api_base: self.provider.clone(),
             payments_api_key: sandbox::Settings::default().payments_key.as_str().into(),
@@ -98,15 +131,23 @@ impl World {
             payments_timeout_ms: PATIENCE_MS,
             reconcile_every_secs: RECONCILE_EVERY_SECS,
             currency: "USD".parse().unwrap(),
-        };
+        }
+    }
+
+    async fn run(&mut self, listener: TcpListener) {
+        let config = self.config();
         let runtime = Runtime::new().unwrap();
         let listener = listener.into_std().unwrap();
         let (clock, stop) = (self.servers.clock.clone(), self.stop.child_token());
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
             billing::run(listener, config, clock, stop).await.unwrap();
         });
-        self.process = Some(runtime);
+        *self.running.get_mut().unwrap() = Some(Running::Tasks(runtime));
+        self.ready().await;
+    }
+
+    async fn ready(&self) {
         let ready = format!("{}/readyz", self.url);
         testkit::until("billing being ready", async || {
             self.http.get(&ready).send().await.ok()?.error_for_status().ok()
@@ -114,9 +155,25 @@ impl World {
         .await;
     }
 
-    /// Ends every task of the service where it stands, as `kill -9` would.
+    /// Ends the service where it stands: the process by `kill -9`, tasks as that would.
     pub(crate) fn kill(&mut self) {
-        self.process.take().unwrap().shutdown_background();
+        end(self.running.get_mut().unwrap());
+    }
+
+    /// Kills the process and starts it again, at its old address, where callers find it once it is there.
+    pub(crate) fn kill_and_restart(&self) {
+        match self.running.lock().unwrap().as_mut() {
+            Some(Running::Process(process)) => process.kill_and_restart(),
+            _ => panic!("billing is no process of its own"),
+        }
+    }
+
+    /// Moves time forward to `instant`, for a billing of its own process too. An instant of the past changes nothing.
+    pub(crate) async fn advance_to(&self, instant: DateTime<Utc>) {
+        if self.today() < instant {
+            self.servers.advance_to(instant).await;
+            tell_time(&self.servers);
+        }
     }
 
     /// Starts the service again, on a port of its own.
@@ -313,16 +370,43 @@ impl World {
         serde_json::from_value(list["data"].take()).unwrap()
     }
 
+    /// All that the provider lists under `path`, newest first, page by page.
+    pub(crate) async fn all_provider_lists(&self, path: &str) -> Vec<Value> {
+        let mut all = vec![];
+        let mut next = path.to_owned();
+        loop {
+            let page = self.provider_lists(&next).await;
+            let Some(last) = page.last() else { return all };
+            next = format!("{path}?starting_after={}", last["id"].as_str().unwrap());
+            all.extend(page);
+        }
+    }
+
     /// Scripts trouble at the provider.
     pub(crate) async fn trouble(&self, route: &str, kind: &str, ms: u64, times: u32) {
-        let fault = json!({ "route": route, "kind": kind, "ms": ms, "times": times });
+        self.script(&json!({ "route": route, "kind": kind, "ms": ms, "times": times })).await;
+    }
+
+    /// Scripts a fault at the provider, in its own words.
+    pub(crate) async fn script(&self, fault: &Value) {
         let answer =
-            self.http.post(format!("{}/sandbox/faults", self.provider)).json(&fault).send().await.unwrap();
+            self.http.post(format!("{}/sandbox/faults", self.provider)).json(fault).send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
     pub(crate) async fn end_trouble(&self) {
         self.http.delete(format!("{}/sandbox/faults", self.provider)).send().await.unwrap();
+    }
+
+    /// Delivers an event of the provider, signed as the provider would; answers how it was taken.
+    pub(crate) async fn deliver(&self, event: &Value) -> reqwest::StatusCode {
+        let (body, at) = (event.to_string(), self.today().timestamp());
+        let secret = sandbox::Settings::default().webhook_secret;
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("{at}.{body}").as_bytes());
+        let signature = format!("t={at},v1={}", hex::encode(mac.finalize().into_bytes()));
+        let request = self.http.post(format!("{}/webhooks/payments", self.url));
+        request.header("stripe-signature", signature).body(body).send().await.unwrap().status()
     }
 
     /// Plays the patient who pays an open payment with another card, past this service.
