@@ -39,6 +39,8 @@ const CARDS: usize = 4;
 /// A card that the sandbox accepts, and what it is asked for.
 const CARD: &str = "pm_card_visa";
 const COPAY_DOLLARS: i64 = 25;
+/// How long callers call before anything is counted, until the server's log has its size.
+const SETTLE: Duration = Duration::from_secs(8);
 /// How long callers call before they are counted.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How long the events of a run may take to be followed.
@@ -88,6 +90,9 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
 
     eprintln!("{} callers book without a co-pay", options.callers);
     let lanes = bookers(agenda.lanes(options.callers, free))?;
+    // A new server makes its log's files while it is written to; one that has run for a while uses them again.
+    at_once(lanes.clone(), SETTLE).await?;
+    sqlx::raw_sql("checkpoint").execute(&mut db).await?;
     let empty = counted(&mut db, lanes.clone(), length).await?;
     eprintln!("pgbench inserts the same");
     let peer = peer::measure(&servers, &mut db, length).await?;
