@@ -90,9 +90,11 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
 
     eprintln!("{} callers book without a co-pay", options.callers);
     let lanes = bookers(agenda.lanes(options.callers, free))?;
-    // A new server makes its log's files while it is written to; one that has run for a while uses them again.
+    // A new server makes its log's files while it is written to; one that has run for a while uses them again. After a
+    // checkpoint each page goes to the log whole, once.
     at_once(lanes.clone(), SETTLE).await?;
     sqlx::raw_sql("checkpoint").execute(&mut db).await?;
+    at_once(lanes.clone(), SETTLE).await?;
     let empty = counted(&mut db, lanes.clone(), length).await?;
     eprintln!("pgbench inserts the same");
     let peer = peer::measure(&servers, &mut db, length).await?;
@@ -115,6 +117,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
         rows => {
             eprintln!("the first run again, among {rows} past appointments");
             past::fill(&mut db, &agenda.sample, rows).await?;
+            at_once(lanes.clone(), SETTLE).await?;
             let mut figures = counted(&mut db, lanes, length).await?;
             figures["rows"] = rows.into();
             figures
