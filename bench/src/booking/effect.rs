@@ -37,7 +37,8 @@ pub(super) async fn measure(
         loop {
             look.tick().await;
             let found: Vec<(i64, Uuid, DateTime<Utc>)> = sqlx::query_as(
-                "select changed, appointment_id, clock_timestamp() from scheduling.busy where changed > $1 order by changed",
+                "select changed, appointment_id, clock_timestamp() from scheduling.busy where changed > $1
+                 order by changed limit 100",
             )
             .bind(seen)
             .fetch_all(&mut watching)

@@ -86,9 +86,9 @@ fn report(figures: &Value) -> anyhow::Result<String> {
             rate("/booking")? / rate("/past")?
         );
     }
-    let surfaced: f64 = figures["race"]["surfaced"]
+    let surfaced: u64 = figures["race"]["surfaced"]
         .as_object()
-        .map_or(0.0, |kinds| kinds.values().filter_map(Value::as_f64).sum());
+        .map_or(0, |kinds| kinds.values().filter_map(Value::as_u64).sum());
     text += &format!("| double bookings of the race | {} | 0 |\n", race("doubles")?);
     text += &format!("| errors of the race other than taken: deadlocks and all else | {surfaced} | 0 |\n");
     text += &format!(
@@ -99,12 +99,15 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         "| from the last booking without a co-pay until scheduling had followed all | {} | – |\n",
         time(number("/booking/behind_us")?)
     );
-    text += "\nProcessor time for one booking, by program:\n\n| program | without a co-pay | with |\n|---|---|---|\n";
+    text += "\nProcessor time for one booking, by program:\n\n| program | without a co-pay | with | without, among past ones |\n|---|---|---|---|\n";
     let spent = |run: &str, program: &str| figures[run]["spent_us"][program].as_f64().unwrap_or_default();
     let programs = figures["copay"]["spent_us"].as_object().context("programs")?;
-    let rows = programs.keys().map(|name| (name.as_str(), spent("booking", name), spent("copay", name)));
-    for (name, without, with) in rows.filter(|(_, without, with)| without + with >= 1.0) {
-        text += &format!("| {name} | {} | {} |\n", time(without), time(with));
+    for name in programs.keys() {
+        let of = ["booking", "copay", "past"].map(|run| spent(run, name));
+        if of.iter().sum::<f64>() >= 1.0 {
+            let [without, with, past] = of.map(time);
+            text += &format!("| {name} | {without} | {with} | {past} |\n");
+        }
     }
     Ok(text)
 }

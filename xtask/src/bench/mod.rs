@@ -23,6 +23,8 @@ use clap::{Args, ValueEnum};
 use crate::workspace::Workspace;
 
 const RESULTS: &str = "bench/RESULTS.md";
+/// The section that people write, kept as it is.
+const REASONS: &str = "What bounds booking, and what was tried";
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -71,7 +73,8 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
         None => vec!["dev".to_owned(), "release".to_owned()],
     };
     let parts = if options.only.is_empty() { Part::value_variants() } else { &options.only };
-    let headings: Vec<_> = Part::value_variants().iter().map(|part| part.heading()).collect();
+    let measured = Part::value_variants().iter().map(|part| part.heading());
+    let headings: Vec<_> = measured.chain([REASONS]).collect();
     for part in parts {
         eprintln!("==> {}", part.heading());
         let section = match part {
