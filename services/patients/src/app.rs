@@ -1,5 +1,7 @@
 //! The use cases. Those that change something work in the transaction of their request id; those that read open their own.
 
+pub mod intake;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, SubsecRound as _, Utc};

@@ -1,5 +1,9 @@
 //! Values and rules of patients. No I/O, no clock.
 
+pub mod answers;
+pub mod form;
+pub mod intake;
+
 use std::fmt;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};

@@ -1,11 +1,14 @@
 //! What the others are told: that a patient changed, never to what.
 
+pub mod intake;
+
 use kit::fields::timestamp;
 use kit::ids::PatientId;
 use kit::messaging::outbox;
-use proto::clinic::patients::v1::{PatientChange, PatientChanged, SmsConsentChanged};
+use proto::clinic::patients::v1::{IntakeCompleted, PatientChange, PatientChanged, SmsConsentChanged};
 use sqlx::PgConnection;
 
+use crate::domain::intake::Intake;
 use crate::domain::{Consent, Patient};
 
 /// The patient, at its present version, was registered or corrected.
@@ -42,4 +45,20 @@ pub async fn consent_changed(
         decide_time: Some(timestamp(consent.decide_time)),
     };
     outbox::put(tx, patient, version, &event).await
+}
+
+/// An intake was submitted.
+pub async fn intake_completed(tx: &mut PgConnection, intake: &Intake) -> sqlx::Result<()> {
+    /// It is submitted once.
+    const VERSION: i64 = 1;
+    let event = IntakeCompleted {
+        intake_id: intake.id.to_string(),
+        version: VERSION,
+        appointment_id: intake.appointment.to_string(),
+        patient_id: intake.patient.to_string(),
+        form_id: intake.form.to_string(),
+        form_version: intake.form_version,
+        submit_time: intake.submit_time.map(timestamp),
+    };
+    outbox::put(tx, intake.id, VERSION, &event).await
 }

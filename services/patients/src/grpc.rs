@@ -1,5 +1,6 @@
 //! The RPCs: decode, call the app, encode.
 
+pub mod intake;
 mod wire;
 
 use kit::fields::Fields;

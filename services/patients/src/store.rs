@@ -3,6 +3,7 @@
 //! The table `contact` is read and written in this file alone.
 
 pub mod access_log;
+pub mod intake;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use kit::ids::PatientId;
