@@ -236,7 +236,7 @@ fn translations(fields: &mut Fields, form: &pb::Form, questions: Option<&Questio
         fields.ensure(!seen.contains(&tag), &format!("{field}.language"), "must not be named twice");
         seen.push(tag);
         let mut texts = BTreeMap::new();
-        for (pointer, text) in translation.texts.iter().collect::<BTreeMap<_, _>>() {
+        for (pointer, text) in &translation.texts {
             let field = format!("{field}.texts[{pointer}]");
             let known = questions.is_none_or(|questions| questions.is_text(pointer));
             fields.ensure(known, &field, "must be the place of a title, description or enum label");

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod consent;
+mod intake;
 mod registration;
 mod search;
 
