@@ -1,6 +1,7 @@
 //! The use cases. Those that change something work in the transaction of their request id; those that read open their own.
 
 pub mod intake;
+mod keys;
 
 use std::collections::HashMap;
 
@@ -21,6 +22,7 @@ use crate::access::{Access, Entry, Look, fields_of};
 use crate::domain::{Consent, Contact, E164, Identity, Match, Patient};
 use crate::error::Error;
 use crate::events;
+use crate::seal::Keys;
 use crate::store::access_log::{Filter, Key};
 use crate::store::{self, Criteria, SamePerson, access_log};
 
@@ -34,6 +36,8 @@ const DUPLICATE_SCORES: (i32, i32, i32) = (1000, 900, 500);
 pub struct App {
     /// Its schema.
     pub db: Db,
+    /// What its values are sealed with.
+    pub keys: Keys,
     clock: Clock,
 }
 
@@ -127,8 +131,8 @@ pub struct Shown {
 
 impl App {
     /// The service on `db`.
-    pub fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+    pub fn new(db: Db, keys: Keys, clock: Clock) -> Self {
+        Self { db, keys, clock }
     }
 
     /// The present, as precise as it is stored.
@@ -147,11 +151,11 @@ impl App {
         let now = self.now();
         let mut trial = tx.begin().await?;
         if identity.mrn.is_empty() {
-            identity.mrn = store::assign_mrn(&mut trial).await?;
+            identity.mrn = store::assign_mrn(&mut trial, &self.keys).await?;
         }
         let patient =
             Patient { id, identity, contact, consent: None, version: 1, create_time: now, update_time: now };
-        store::insert(&mut trial, &patient).await?;
+        store::insert(&mut trial, &self.keys, &patient).await?;
         events::patient_changed(&mut trial, &patient, PatientChange::Registered, &[]).await?;
         if validate_only {
             trial.rollback().await?
@@ -178,9 +182,9 @@ impl App {
     }
 
     async fn duplicates(&self, tx: &mut Tx, patient: &Patient) -> Result<Vec<Match>, Error> {
-        let found = store::duplicates(tx, patient, MAX_DUPLICATES).await?;
+        let found = store::duplicates(tx, &self.keys, patient, MAX_DUPLICATES).await?;
         let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
-        let mut patients = by_id(store::load(tx, &ids).await?);
+        let mut patients = by_id(store::load(tx, &self.keys, &ids).await?);
         let (all, name_only, phone_only) = DUPLICATE_SCORES;
         let duplicate = |(id, same): (Uuid, SamePerson)| {
             let (score, matched_fields) = match same {
@@ -197,12 +201,12 @@ impl App {
     pub async fn get(&self, access: &Access, id: PatientId, view: PatientView) -> Result<Shown, Error> {
         access.reach(id)?;
         if view == PatientView::Reference {
-            let patient = store::get(&mut *self.db.pool().acquire().await?, id).await?;
+            let patient = store::get(&mut *self.db.pool().acquire().await?, &self.keys, id).await?;
             return Ok(Shown { patient, history: vec![] });
         }
         access.look()?;
         let mut tx = self.db.begin().await?;
-        let patient = store::get(&mut tx, id).await?;
+        let patient = store::get(&mut tx, &self.keys, id).await?;
         let history =
             if view == PatientView::History { store::consent_history(&mut tx, id).await? } else { vec![] };
         access_log::append(&mut tx, access, &[Look::read(id, fields_of(view))], self.now()).await?;
@@ -224,7 +228,7 @@ impl App {
             return Err(KitError::RoleRequired.into());
         }
         let now = self.now();
-        let mut patient = store::lock(tx, id).await?;
+        let mut patient = store::lock(tx, &self.keys, id).await?;
         if patient.version.to_string() != etag {
             return Err(KitError::EtagMismatch { kind: "Patient" }.into());
         }
@@ -244,7 +248,7 @@ impl App {
             events::consent_changed(tx, id, patient.version, &consent).await?;
             patient.consent = Some(consent);
         }
-        store::update(tx, &patient).await?;
+        store::update(tx, &self.keys, &patient).await?;
         let look = Look { action: AccessAction::Update, fields: changed, patients: vec![id] };
         access_log::append(tx, access, &[look], now).await?;
         Ok(patient)
@@ -264,10 +268,10 @@ impl App {
             return Err(Error::ViewNotAllowed);
         }
         let mut tx = self.db.begin().await?;
-        let found = store::search(&mut tx, criteria, page.after, page.limit()).await?;
+        let found = store::search(&mut tx, &self.keys, criteria, page.after, page.limit()).await?;
         let (found, next) = page.cut(found, |(id, score)| (*score, *id));
         let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
-        let mut patients = by_id(store::load(&mut tx, &ids).await?);
+        let mut patients = by_id(store::load(&mut tx, &self.keys, &ids).await?);
         let matched_fields = [
             ("name", !criteria.name.is_empty()),
             ("phone", criteria.phone.is_some()),
@@ -303,7 +307,7 @@ impl App {
     ) -> Result<Consent, Error> {
         access.reach(id)?;
         let now = self.now();
-        let patient = store::lock(tx, id).await?;
+        let patient = store::lock(tx, &self.keys, id).await?;
         if decision.state == SmsConsentState::Granted && patient.contact.phone.is_none() {
             return Err(Error::NoPhone(id));
         }
@@ -338,7 +342,7 @@ impl App {
         let mut tx = self.db.begin().await?;
         if let Some(patient) = filter.patient {
             access.reach(patient)?;
-            store::get(&mut tx, patient).await?;
+            store::get(&mut tx, &self.keys, patient).await?;
         }
         let rows = access_log::list(&mut tx, filter, page.after, page.limit()).await?;
         let (entries, next) = page.cut(rows, |e| (e.access_time, e.chain, e.sequence));

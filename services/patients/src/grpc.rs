@@ -4,7 +4,6 @@ pub mod intake;
 mod wire;
 
 use kit::fields::Fields;
-use kit::idempotency::{self, Attempt};
 use kit::ids::PatientId;
 use kit::page::Page;
 use phonenumber::country;
@@ -17,6 +16,7 @@ use crate::access::{Access, fields_of};
 use crate::app::{App, Decision, Registered};
 use crate::domain::comparable;
 use crate::error::Error;
+use crate::repeat::{self, Attempt};
 use crate::store::Criteria;
 use crate::store::access_log::Filter;
 
@@ -77,8 +77,8 @@ impl PatientService for Patients {
         let contact = form.contact(&given);
         fields.check().map_err(Error::from)?;
         let access = Access::new(&caller, METHOD, AccessPurpose::Unspecified, String::new())?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => {
                 let shown = wire::shown_in(&response);
                 self.app.shown_again(&access, shown, fields_of(PatientView::Full)).await?;
@@ -88,7 +88,7 @@ impl PatientService for Patients {
         };
         let assigned = identity.mrn.is_empty();
         let new = (id, identity, contact);
-        let registered = self.app.register(&mut fresh.tx, &access, new, request.validate_only).await?;
+        let registered = self.app.register(fresh.tx(), &access, new, request.validate_only).await?;
         let Registered { patient, duplicates, duplicates_view } = registered;
         let mut answer = wire::patient(&patient, PatientView::Full, &[]);
         if request.validate_only {
@@ -106,7 +106,7 @@ impl PatientService for Patients {
             patient: Some(answer),
             likely_duplicates: duplicates.iter().map(|m| wire::patient_match(m, duplicates_view)).collect(),
         };
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 
@@ -144,17 +144,17 @@ impl PatientService for Patients {
         let (purpose, reason) = why(&mut fields, request.purpose, &request.break_glass_reason);
         fields.check().map_err(Error::from)?;
         let access = Access::new(&caller, METHOD, purpose, reason)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => {
                 self.app.shown_again(&access, vec![id], fields_of(PatientView::Full)).await?;
                 return Ok(Response::new(response));
             }
             Attempt::Fresh(fresh) => fresh,
         };
-        let patient = self.app.update(&mut fresh.tx, &access, (id, &etag), correction).await?;
+        let patient = self.app.update(fresh.tx(), &access, (id, &etag), correction).await?;
         let response = wire::patient(&patient, PatientView::Full, &[]);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 
@@ -209,8 +209,8 @@ impl PatientService for Patients {
         let wording_language = form.language("wording_language", &request.wording_language);
         let decide_time = request.decide_time.map(|time| form.past("decide_time", time));
         fields.check().map_err(Error::from)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => {
                 self.app.shown_again(&access, vec![id], vec!["sms_consent"]).await?;
                 return Ok(Response::new(response));
@@ -218,9 +218,9 @@ impl PatientService for Patients {
             Attempt::Fresh(fresh) => fresh,
         };
         let decision = Decision { state, source, wording, wording_language, decide_time };
-        let consent = self.app.set_consent(&mut fresh.tx, &access, id, decision).await?;
+        let consent = self.app.set_consent(fresh.tx(), &access, id, decision).await?;
         let response = wire::consent(&consent);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 

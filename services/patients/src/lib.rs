@@ -7,6 +7,7 @@
 //! | [`domain`] | values and rules: phone numbers, names as they are compared, consent, forms and answers |
 //! | [`access`] | who asks and why; the rows of the access log and their chain |
 //! | [`app`] | a method per use case |
+//! | [`seal`] | encryption at rest and keyed hashes |
 //! | [`store`] | all SQL |
 //! | [`grpc`] | requests decoded, answers encoded |
 //! | [`events`] | what the others are told, and what is followed |
@@ -22,6 +23,8 @@ pub mod domain;
 pub mod error;
 pub mod events;
 pub mod grpc;
+mod repeat;
+pub mod seal;
 pub mod store;
 
 use std::sync::Arc;
@@ -54,10 +57,13 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let platform = Platform::start(NAME, &config.service, &MIGRATOR, clock, stop).await?;
-    let app = app::App::new(platform.db.clone(), platform.clock.clone());
+    let keys = store::sealed::keys(&platform.db, &config.keys_file()).await?;
+    let app = app::App::new(platform.db.clone(), keys, platform.clock.clone());
+    app.seal_plain().await?;
+    platform.spawn(app.clone().follow_keys(platform.stop.clone()));
     platform.follow(events::intake::subscription(), Arc::new(events::intake::Follower(app.clone())));
-    let routes =
-        Routes::new(PatientServiceServer::new(grpc::Patients::new(app.clone(), config.default_region.0)))
-            .add_service(IntakeServiceServer::new(grpc::intake::Intakes::new(app)));
+    let patients = grpc::Patients::new(app.clone(), config.default_region.0);
+    let routes = Routes::new(PatientServiceServer::new(patients))
+        .add_service(IntakeServiceServer::new(grpc::intake::Intakes::new(app)));
     platform.serve(listener, routes, axum::Router::new()).await
 }

@@ -86,7 +86,7 @@ impl App {
         let mut tx = self.db.begin().await?;
         let intake = store::get(&mut tx, named, false).await?;
         access.reach(intake.patient).map_err(|_| named.not_found())?;
-        let answers = if full { store::answers(&mut tx, &intake).await? } else { None };
+        let answers = if full { store::answers(&mut tx, &self.keys, &intake).await? } else { None };
         let problems = if full && intake.is_open() {
             self.problems(&mut tx, &intake, answers.clone().unwrap_or_else(Answers::none)).await?
         } else {
@@ -125,7 +125,7 @@ impl App {
         let mut intake = changeable(tx, access, id, etag).await?;
         let answers = match answers {
             Some(answers) => answers,
-            None => store::answers(tx, &intake)
+            None => store::answers(tx, &self.keys, &intake)
                 .await?
                 .ok_or_else(|| KitError::invalid(FIELD, "is required: no draft is saved"))?,
         };
@@ -167,6 +167,20 @@ impl App {
         Ok(())
     }
 
+    /// Seals all answers with the newest key. Others go on reading and writing meanwhile.
+    pub async fn reseal_answers(&self) -> anyhow::Result<()> {
+        /// Answers sealed in one transaction: others wait for them no longer than that.
+        const BATCH: i64 = 100;
+        loop {
+            let mut tx = self.db.begin().await?;
+            let sealed = store::reseal(&mut tx, &self.keys, BATCH).await?;
+            tx.commit().await?;
+            if sealed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     async fn keep(
         &self,
         tx: &mut Tx,
@@ -177,7 +191,7 @@ impl App {
         let now = self.now();
         intake.version += 1;
         intake.update_time = now;
-        store::save(tx, intake, answers).await?;
+        store::save(tx, &self.keys, intake, answers).await?;
         let look =
             Look { action: AccessAction::Update, fields: vec![ANSWERS], patients: vec![intake.patient] };
         Ok(access_log::append(tx, access, &[look], now).await?)

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use kit::fields::{Fields, timestamp};
-use kit::idempotency::{self, Attempt};
 use kit::ids::FormId;
 use proto::clinic::patients::v1 as pb;
 use proto::clinic::patients::v1::intake_service_server::IntakeService;
@@ -19,6 +18,7 @@ use crate::domain::form::{Problem, Questions};
 use crate::domain::intake::{Draft, Form, Translation};
 use crate::domain::is_language;
 use crate::error::Error;
+use crate::repeat::{self, Attempt};
 use crate::store::intake::Named;
 
 /// Characters of a form's name.
@@ -68,14 +68,14 @@ impl IntakeService for Intakes {
         let form = draft(&mut fields, given).await.map_err(Error::from)?;
         fields.check().map_err(Error::from)?;
         let access = usual(&caller, METHOD)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => return Ok(Response::new(response)),
             Attempt::Fresh(fresh) => fresh,
         };
-        let published = self.app.publish_form(&mut fresh.tx, &access, (id, &etag), form).await?;
+        let published = self.app.publish_form(fresh.tx(), &access, (id, &etag), form).await?;
         let response = form_message(published);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 
@@ -141,14 +141,14 @@ impl IntakeService for Intakes {
         let etag = fields.text("etag", &request.etag, 1..=wire::MAX_ETAG);
         fields.check().map_err(Error::from)?;
         let access = usual(&caller, METHOD)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => return self.again(&access, response).await,
             Attempt::Fresh(fresh) => fresh,
         };
-        let saved = self.app.save_draft(&mut fresh.tx, &access, (id, &etag), answers).await?;
+        let saved = self.app.save_draft(fresh.tx(), &access, (id, &etag), answers).await?;
         let response = intake_message(saved);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 
@@ -169,14 +169,14 @@ impl IntakeService for Intakes {
         let etag = fields.text("etag", &request.etag, 1..=wire::MAX_ETAG);
         fields.check().map_err(Error::from)?;
         let access = usual(&caller, METHOD)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => return self.again(&access, response).await,
             Attempt::Fresh(fresh) => fresh,
         };
-        let submitted = self.app.submit(&mut fresh.tx, &access, (id, &etag), answers).await?;
+        let submitted = self.app.submit(fresh.tx(), &access, (id, &etag), answers).await?;
         let response = intake_message(submitted);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 }

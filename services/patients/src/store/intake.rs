@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::domain::answers::Answers;
 use crate::domain::intake::{Draft, Form, Intake, Translation};
 use crate::error::Error;
+use crate::seal::{Keys, Place};
 
 /// Keeps others from publishing the form, and visits that ask for it from being followed, until the transaction ends.
 pub async fn lock_form(tx: &mut PgConnection, id: FormId) -> sqlx::Result<()> {
@@ -266,21 +267,30 @@ pub async fn get(conn: &mut PgConnection, named: Named, locked: bool) -> Result<
 }
 
 /// The answers saved last; `None` = none yet.
-pub async fn answers(conn: &mut PgConnection, intake: &Intake) -> Result<Option<Answers>, Error> {
+pub async fn answers(
+    conn: &mut PgConnection,
+    keys: &Keys,
+    intake: &Intake,
+) -> Result<Option<Answers>, Error> {
     let sealed = sqlx::query_scalar!("select answers from patients.intake where id = $1", intake.id.uuid())
         .fetch_one(conn)
         .await?;
-    sealed.map(|sealed| unseal(intake.id, &sealed)).transpose()
+    sealed.map(|sealed| open_answers(keys, intake.id, &sealed)).transpose()
 }
 
 /// Writes how far an intake is, and its answers.
-pub async fn save(tx: &mut PgConnection, intake: &Intake, answers: &Answers) -> Result<(), Error> {
+pub async fn save(
+    tx: &mut PgConnection,
+    keys: &Keys,
+    intake: &Intake,
+    answers: &Answers,
+) -> Result<(), Error> {
     sqlx::query!(
         "update patients.intake set state = $2, answers = $3, version = $4, update_time = $5, submit_time = $6
          where id = $1",
         intake.id.uuid(),
         intake.state.as_str_name(),
-        seal(intake.id, answers)?,
+        seal_answers(keys, intake.id, answers)?,
         intake.version,
         intake.update_time,
         intake.submit_time,
@@ -290,11 +300,54 @@ pub async fn save(tx: &mut PgConnection, intake: &Intake, answers: &Answers) -> 
     Ok(())
 }
 
-fn seal(_id: IntakeId, answers: &Answers) -> Result<Vec<u8>, Error> {
-    Ok(answers.text().into_bytes())
+/// Seals at most `limit` answers that an older key sealed with the newest, and answers how many; rows that others hold are left for
+/// later. Answers that do not open are logged and stay as they are.
+pub async fn reseal(tx: &mut PgConnection, keys: &Keys, limit: i64) -> Result<usize, Error> {
+    let rows = sqlx::query!(
+        r#"select id, answers as "answers!" from patients.intake
+           where substring(answers from 1 for 4) < $1 order by substring(answers from 1 for 4) limit $2
+           for update skip locked"#,
+        keys.newest_prefix(),
+        limit
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let (mut ids, mut sealed) = (vec![], vec![]);
+    for row in rows {
+        let id = row.id.into();
+        match open_answers(keys, id, &row.answers).and_then(|answers| seal_answers(keys, id, &answers)) {
+            Ok(anew) => {
+                ids.push(row.id);
+                sealed.push(anew);
+            }
+            Err(error) => {
+                let cause = anyhow::Error::new(error);
+                tracing::error!(intake = %id, cause = format!("{cause:#}"), "answers cannot be sealed anew");
+            }
+        }
+    }
+    sqlx::query!(
+        "update patients.intake i set answers = new.answers
+         from unnest($1::uuid[], $2::bytea[]) as new (id, answers) where i.id = new.id",
+        &ids,
+        &sealed
+    )
+    .execute(tx)
+    .await?;
+    Ok(ids.len())
 }
 
-fn unseal(_id: IntakeId, sealed: &[u8]) -> Result<Answers, Error> {
-    let text = std::str::from_utf8(sealed).map_err(KitError::internal)?;
-    Answers::read(text).map_err(|error| KitError::internal(anyhow::anyhow!(error)).into())
+fn place_of(id: &Uuid) -> Place<'_> {
+    Place { table: "intake", column: "answers", row: id.as_bytes() }
+}
+
+fn seal_answers(keys: &Keys, id: IntakeId, answers: &Answers) -> Result<Vec<u8>, Error> {
+    Ok(keys.seal(place_of(&id.uuid()), answers.text().as_bytes()).map_err(KitError::from)?)
+}
+
+fn open_answers(keys: &Keys, id: IntakeId, sealed: &[u8]) -> Result<Answers, Error> {
+    let text = keys.open(place_of(&id.uuid()), sealed).map_err(KitError::from)?;
+    let text = String::from_utf8(text).map_err(|error| KitError::internal(error.utf8_error()))?;
+    Answers::read(&text)
+        .map_err(|problem| KitError::internal(anyhow::anyhow!("saved answers: {problem}")).into())
 }

@@ -66,7 +66,8 @@ fn schema() -> impl Strategy<Value = Value> {
 
 /// As a form: an object at the top.
 fn form() -> impl Strategy<Value = Value> {
-    let named = btree_map("[a-c]", schema(), 0..4).prop_map(|members| members.into_iter().collect::<Value>()).boxed();
+    let named =
+        btree_map("[a-c]", schema(), 0..4).prop_map(|members| members.into_iter().collect::<Value>()).boxed();
     (named.clone(), named, schema()).prop_map(|(properties, defs, more)| {
         let mut form = json!({"properties": properties, "$defs": defs});
         if let (Some(form), Value::Object(more)) = (form.as_object_mut(), more) {
