@@ -25,6 +25,9 @@ pub enum Error {
     /// Consent to texts without a number to text.
     #[error("there is no phone number that texts could be sent to")]
     NoPhone(PatientId),
+    /// The patient was merged into another.
+    #[error("this patient was merged into another; change that one")]
+    Merged(PatientId),
 }
 
 impl From<sqlx::Error> for Error {
@@ -46,6 +49,7 @@ impl From<Error> for Status {
             }
             Error::BreakGlassRequired => Fault::new(Code::PermissionDenied, "BREAK_GLASS_REQUIRED", message),
             Error::ViewNotAllowed => Fault::new(Code::PermissionDenied, "VIEW_NOT_ALLOWED", message),
+            Error::Merged(id) => Fault::precondition("WRONG_STATE", message, id.to_string()),
             Error::NoPhone(id) => Fault::precondition("NO_PHONE", message, id.to_string()),
         };
         fault.into_status(crate::DOMAIN)

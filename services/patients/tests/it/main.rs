@@ -2,6 +2,7 @@
 
 mod access_log;
 mod consent;
+mod merge;
 mod registration;
 mod sealing;
 mod search;
