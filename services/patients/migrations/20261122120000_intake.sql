@@ -30,6 +30,7 @@ create index visit_expected on patients.visit (form_id) where expected;
 create table patients.intake (
     id uuid primary key,
     appointment_id uuid not null constraint intake_appointment_unique unique,
+    -- Who booked; after a merge the survivor answers for it.
     patient_id uuid not null constraint intake_patient references patients.patient,
     form_id uuid not null,
     form_version int not null,
@@ -47,7 +48,5 @@ create table patients.intake (
     constraint intake_submitted_with_answers check (submit_time is null or answers is not null)
 );
 
--- A merge moves what a patient has.
-create index intake_patient on patients.intake (patient_id);
 -- By the number of the key that sealed the answers, 4 bytes in front.
 create index intake_key on patients.intake (substring(answers from 1 for 4)) where answers is not null;

@@ -37,6 +37,9 @@ pub enum Error {
     /// Consent to texts without a number to text.
     #[error("there is no phone number that texts could be sent to")]
     NoPhone(PatientId),
+    /// The patient was merged into another.
+    #[error("this patient was merged into another; change that one")]
+    Merged(PatientId),
 }
 
 impl From<sqlx::Error> for Error {
@@ -61,6 +64,7 @@ impl From<Error> for Status {
             Error::AnswersNotAllowed => Fault::new(Code::PermissionDenied, "VIEW_NOT_ALLOWED", message),
             Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", message, id.to_string())
                 .meta("state", state.as_str_name().trim_start_matches("INTAKE_STATE_")),
+            Error::Merged(id) => Fault::precondition("WRONG_STATE", message, id.to_string()),
             Error::NoPhone(id) => Fault::precondition("NO_PHONE", message, id.to_string()),
         };
         fault.into_status(crate::DOMAIN)

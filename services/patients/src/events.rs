@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use crate::domain::intake::Intake;
 use crate::domain::{Consent, Patient};
 
-/// The patient, at its present version, was registered or corrected.
+/// The patient, at its present version, was registered, corrected or merged.
 pub async fn patient_changed(
     tx: &mut PgConnection,
     patient: &Patient,
@@ -23,7 +23,7 @@ pub async fn patient_changed(
         version: patient.version,
         change: change.into(),
         changed_fields: changed_fields.iter().map(|f| (*f).to_owned()).collect(),
-        merged_into_id: String::new(),
+        merged_into_id: patient.merged_into.map(|id| id.to_string()).unwrap_or_default(),
         has_phone: patient.contact.phone.is_some(),
         has_email: !patient.contact.email.is_empty(),
     };

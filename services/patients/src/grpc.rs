@@ -13,17 +13,17 @@ use proto::clinic::patients::v1::{AccessPurpose, PatientView, SmsConsentSource, 
 use tonic::{Request, Response, Status};
 
 use crate::access::{Access, fields_of};
-use crate::app::{App, Decision, Registered};
+use crate::app::{App, Decision, History, Registered, Seen};
 use crate::domain::comparable;
 use crate::error::Error;
 use crate::repeat::{self, Attempt};
-use crate::store::Criteria;
 use crate::store::access_log::Filter;
+use crate::store::search::Criteria;
 
 /// Characters of the words a decision about texts answers.
 const WORDING: std::ops::RangeInclusive<usize> = 1..=1_000;
-/// Characters of a break-glass reason.
-const BREAK_GLASS_REASON: std::ops::RangeInclusive<usize> = 10..=500;
+/// Characters of a reason: of break-glass access, of a merge.
+const REASON: std::ops::RangeInclusive<usize> = 10..=500;
 /// Characters of a name search.
 const QUERY: std::ops::RangeInclusive<usize> = 2..=200;
 
@@ -53,7 +53,7 @@ fn why(fields: &mut Fields, purpose: i32, break_glass_reason: &str) -> (AccessPu
     let purpose = wire::known(fields, "purpose", purpose);
     let reason = match break_glass_reason {
         "" => String::new(),
-        text => fields.text("break_glass_reason", text, BREAK_GLASS_REASON),
+        text => fields.text("break_glass_reason", text, REASON),
     };
     (purpose, reason)
 }
@@ -90,7 +90,7 @@ impl PatientService for Patients {
         let new = (id, identity, contact);
         let registered = self.app.register(fresh.tx(), &access, new, request.validate_only).await?;
         let Registered { patient, duplicates, duplicates_view } = registered;
-        let mut answer = wire::patient(&patient, PatientView::Full, &[]);
+        let mut answer = wire::patient(&patient, PatientView::Full, &History::default());
         if request.validate_only {
             // What was not kept has no id, and no number that another may get.
             answer = pb::Patient {
@@ -123,7 +123,7 @@ impl PatientService for Patients {
         fields.check().map_err(Error::from)?;
         let access = Access::new(&caller, method!("GetPatient"), purpose, reason)?;
         let view = access.view(view)?;
-        let shown = self.app.get(&access, id, view).await?;
+        let shown = self.app.get(&access, id, view, request.show_merged).await?;
         Ok(Response::new(wire::patient(&shown.patient, view, &shown.history)))
     }
 
@@ -153,7 +153,7 @@ impl PatientService for Patients {
             Attempt::Fresh(fresh) => fresh,
         };
         let patient = self.app.update(fresh.tx(), &access, (id, &etag), correction).await?;
-        let response = wire::patient(&patient, PatientView::Full, &[]);
+        let response = wire::patient(&patient, PatientView::Full, &History::default());
         fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
@@ -184,6 +184,44 @@ impl PatientService for Patients {
         let (matches, next_page_token) = self.app.search(&access, &criteria, &page).await?;
         let matches = matches.iter().map(|m| wire::patient_match(m, view)).collect();
         Ok(Response::new(pb::SearchPatientsResponse { matches, next_page_token }))
+    }
+
+    async fn merge_patients(
+        &self,
+        request: Request<pb::MergePatientsRequest>,
+    ) -> Result<Response<pb::Patient>, Status> {
+        const METHOD: &str = method!("MergePatients");
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let request_id = fields.request_id(&request.request_id);
+        let survivor = fields.id("surviving_patient_id", &request.surviving_patient_id);
+        let duplicate: PatientId = fields.id("merged_patient_id", &request.merged_patient_id);
+        let two = request.surviving_patient_id.is_empty() || duplicate != survivor;
+        fields.ensure(two, "merged_patient_id", "must be another than the survivor");
+        let survivor = Seen {
+            id: survivor,
+            etag: fields.text("surviving_etag", &request.surviving_etag, 1..=wire::MAX_ETAG),
+        };
+        let duplicate = Seen {
+            id: duplicate,
+            etag: fields.text("merged_etag", &request.merged_etag, 1..=wire::MAX_ETAG),
+        };
+        let reason = fields.text("reason", &request.reason, REASON);
+        fields.check().map_err(Error::from)?;
+        let access = Access::new(&caller, METHOD, AccessPurpose::Unspecified, reason)?;
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
+            Attempt::Replayed(response) => {
+                self.app.shown_again(&access, vec![survivor.id], fields_of(PatientView::Full)).await?;
+                return Ok(Response::new(response));
+            }
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let patient = self.app.merge(fresh.tx(), &access, survivor, duplicate).await?;
+        let response = wire::patient(&patient, PatientView::Full, &History::default());
+        fresh.finish(&response).await?;
+        Ok(Response::new(response))
     }
 
     async fn set_sms_consent(

@@ -4,7 +4,9 @@
 
 pub mod access_log;
 pub mod intake;
+pub mod merge;
 pub mod sealed;
+pub mod search;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use kit::ids::PatientId;
@@ -13,12 +15,9 @@ use proto::clinic::patients::v1::{SmsConsentSource, SmsConsentState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::{Consent, E164, Identity, Patient};
+use crate::domain::{Consent, Identity, Patient};
 use crate::error::Error;
 use crate::seal::Keys;
-
-/// How alike a name must be to what was asked for, 0 to 1: two typos in a name of two words still pass.
-const NAME_LIKENESS: f32 = 0.4;
 
 /// Registers a patient at version 1; refuses an id or MRN in use. The check is no constraint violation, as the server's log
 /// would then show the value.
@@ -58,6 +57,7 @@ pub async fn insert(tx: &mut PgConnection, keys: &Keys, patient: &Patient) -> Re
     )
     .execute(&mut *tx)
     .await?;
+    search::know_words(tx, &identity.search_name()).await?;
     Ok(())
 }
 
@@ -128,6 +128,7 @@ pub async fn update(tx: &mut PgConnection, keys: &Keys, patient: &Patient) -> Re
     )
     .execute(&mut *tx)
     .await?;
+    search::know_words(tx, &identity.search_name()).await?;
     Ok(())
 }
 
@@ -156,6 +157,7 @@ pub async fn load(conn: &mut PgConnection, keys: &Keys, ids: &[Uuid]) -> Result<
     let rows = sqlx::query_as!(
         Row,
         r#"select p.id, p.mrn_sealed as "mrn!", p.given_name, p.family_name, p.birth_date, p.version, p.create_time, p.update_time,
+                  p.merged_into,
                   c.sealed as "contact!",
                   s.state as "state?", s.source as "source?", s.wording as "wording?",
                   s.wording_language as "wording_language?", s.decide_time as "decide_time?",
@@ -184,6 +186,7 @@ struct Row {
     version: i64,
     create_time: DateTime<Utc>,
     update_time: DateTime<Utc>,
+    merged_into: Option<Uuid>,
     contact: Vec<u8>,
     state: Option<String>,
     source: Option<String>,
@@ -210,6 +213,7 @@ impl Row {
             version: self.version,
             create_time: self.create_time,
             update_time: self.update_time,
+            merged_into: self.merged_into.map(PatientId::from),
         })
     }
 
@@ -225,99 +229,6 @@ impl Row {
             effective: true,
         })
     }
-}
-
-/// What a search asks for; `None` and empty = anything.
-#[derive(Clone, Debug, Default)]
-pub struct Criteria {
-    /// Names, as [`crate::domain::comparable`] makes them.
-    pub name: String,
-    /// Exact number.
-    pub phone: Option<E164>,
-    /// Exact day.
-    pub birth_date: Option<NaiveDate>,
-    /// Exact MRN.
-    pub mrn: String,
-}
-
-/// Patients who fit, with their scores in thousandths, best first, then by id.
-pub async fn search(
-    tx: &mut PgConnection,
-    keys: &Keys,
-    criteria: &Criteria,
-    after: Option<(i32, Uuid)>,
-    limit: i64,
-) -> sqlx::Result<Vec<(Uuid, i32)>> {
-    sqlx::query!(
-        "select set_config('pg_trgm.word_similarity_threshold', $1, true)",
-        NAME_LIKENESS.to_string()
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    let (score, id) = after.unzip();
-    let rows = sqlx::query!(
-        r#"select id, score as "score!" from (
-               select p.id, case when $1 = '' then 1000
-                            else round(extensions.word_similarity($1, p.search_name) * 1000)::int end as score
-               from patients.patient p
-               join patients.contact c on c.patient_id = p.id
-               where ($1 = '' or p.search_name operator(extensions.%>) $1)
-                 and ($2::bytea is null or c.phone_hash = $2)
-                 and ($3::date is null or p.birth_date = $3)
-                 and ($4::bytea is null or p.mrn_hash = $4)
-           ) found
-           where $5::int is null or (-score, id) > (-$5::int, $6::uuid)
-           order by score desc, id
-           limit $7"#,
-        criteria.name,
-        criteria.phone.as_ref().map(|phone| sealed::phone_hash(keys, phone)),
-        criteria.birth_date,
-        (!criteria.mrn.is_empty()).then(|| sealed::mrn_hash(keys, &criteria.mrn)),
-        score,
-        id,
-        limit,
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.score)).collect())
-}
-
-/// Other patients with the same phone, or the same name and birth date: who, and which of the two fits.
-pub async fn duplicates(
-    conn: &mut PgConnection,
-    keys: &Keys,
-    patient: &Patient,
-    limit: i64,
-) -> sqlx::Result<Vec<(Uuid, SamePerson)>> {
-    let rows = sqlx::query!(
-        r#"select id as "id!", bool_or(by_name) as "name!", bool_or(by_phone) as "phone!" from (
-               select id, true as by_name, false as by_phone from patients.patient
-               where birth_date = $2 and search_name = $3
-               union all
-               select patient_id, false, true from patients.contact where phone_hash = $4
-           ) found
-           where id <> $1
-           group by id
-           order by bool_or(by_name) and bool_or(by_phone) desc, bool_or(by_name) desc, id
-           limit $5"#,
-        patient.id.uuid(),
-        patient.identity.birth_date,
-        patient.identity.search_name(),
-        patient.contact.phone.as_ref().map(|phone| sealed::phone_hash(keys, phone)),
-        limit,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, SamePerson { name: row.name, phone: row.phone })).collect())
-}
-
-/// In what two patients agree.
-#[derive(Clone, Copy, Debug)]
-pub struct SamePerson {
-    /// Name and birth date.
-    pub name: bool,
-    /// Phone.
-    pub phone: bool,
 }
 
 /// Records a decision about texts.

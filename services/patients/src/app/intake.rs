@@ -85,7 +85,7 @@ impl App {
         }
         let mut tx = self.db.begin().await?;
         let intake = store::get(&mut tx, named, false).await?;
-        access.reach(intake.patient).map_err(|_| named.not_found())?;
+        self.reach_intake(&mut tx, access, named, &intake).await?;
         let answers = if full { store::answers(&mut tx, &self.keys, &intake).await? } else { None };
         let problems = if full && intake.is_open() {
             self.problems(&mut tx, &intake, answers.clone().unwrap_or_else(Answers::none)).await?
@@ -106,7 +106,7 @@ impl App {
         (id, etag): (IntakeId, &str),
         answers: Answers,
     ) -> Result<ShownIntake, Error> {
-        let mut intake = changeable(tx, access, id, etag).await?;
+        let mut intake = self.changeable(tx, access, id, etag).await?;
         let problems = self.problems(tx, &intake, answers.clone()).await?;
         intake.state = IntakeState::Draft;
         self.keep(tx, access, &mut intake, &answers).await?;
@@ -122,7 +122,7 @@ impl App {
         answers: Option<Answers>,
     ) -> Result<ShownIntake, Error> {
         const FIELD: &str = "answers_json";
-        let mut intake = changeable(tx, access, id, etag).await?;
+        let mut intake = self.changeable(tx, access, id, etag).await?;
         let answers = match answers {
             Some(answers) => answers,
             None => store::answers(tx, &self.keys, &intake)
@@ -181,6 +181,40 @@ impl App {
         }
     }
 
+    /// The intake, locked, if it is the caller's to change, still open, and as the caller read it.
+    async fn changeable(
+        &self,
+        tx: &mut Tx,
+        access: &Access,
+        id: IntakeId,
+        etag: &str,
+    ) -> Result<Intake, Error> {
+        let named = Named::Intake(id);
+        let intake = store::get(tx, named, true).await?;
+        self.reach_intake(tx, access, named, &intake).await?;
+        if !intake.is_open() {
+            return Err(Error::WrongState { id, state: intake.state });
+        }
+        if intake.version.to_string() != etag {
+            return Err(KitError::EtagMismatch { kind: "Intake" }.into());
+        }
+        Ok(intake)
+    }
+
+    /// Another patient's intake is one that there is not.
+    async fn reach_intake(
+        &self,
+        tx: &mut Tx,
+        access: &Access,
+        named: Named,
+        intake: &Intake,
+    ) -> Result<(), Error> {
+        match self.reach(tx, access, intake.patient).await {
+            Err(Error::Kit(KitError::NotFound { .. })) => Err(named.not_found()),
+            reached => reached,
+        }
+    }
+
     async fn keep(
         &self,
         tx: &mut Tx,
@@ -231,18 +265,4 @@ fn opened(patients: Vec<kit::ids::PatientId>) -> Look {
 
 fn touched(action: AccessAction, patients: Vec<kit::ids::PatientId>) -> Look {
     Look { action, fields: vec![INTAKE], patients }
-}
-
-/// The intake, locked, if it is the caller's to change, still open, and as the caller read it.
-async fn changeable(tx: &mut Tx, access: &Access, id: IntakeId, etag: &str) -> Result<Intake, Error> {
-    let named = Named::Intake(id);
-    let intake = store::get(tx, named, true).await?;
-    access.reach(intake.patient).map_err(|_| named.not_found())?;
-    if !intake.is_open() {
-        return Err(Error::WrongState { id, state: intake.state });
-    }
-    if intake.version.to_string() != etag {
-        return Err(KitError::EtagMismatch { kind: "Intake" }.into());
-    }
-    Ok(intake)
 }

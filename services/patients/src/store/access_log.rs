@@ -122,7 +122,7 @@ fn trace_id() -> String {
 /// Which rows to list; `None` and empty = any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this patient.
+    /// Of this patient and of those merged into it.
     pub patient: Option<PatientId>,
     /// Not before this.
     pub from: Option<DateTime<Utc>>,
@@ -152,7 +152,7 @@ pub async fn list(
         "select chain, sequence, patient_id, access_time, actor, actor_role, action, method, fields, purpose,
                 break_glass_reason, trace_id, previous_hash, hash
          from patients.access_log
-         where ($1::uuid is null or patient_id = $1)
+         where ($1::uuid is null or patient_id in (select id from patients.patient where id = $1 or merged_into = $1))
            and ($2::timestamptz is null or access_time >= $2)
            and ($3::timestamptz is null or access_time < $3)
            and ($4 = '' or actor = $4)

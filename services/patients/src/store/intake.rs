@@ -228,7 +228,7 @@ impl Named {
     }
 }
 
-/// One intake; `locked` until the transaction ends.
+/// One intake, of the patient who answers for it; `locked` until the transaction ends.
 pub async fn get(conn: &mut PgConnection, named: Named, locked: bool) -> Result<Intake, Error> {
     let (id, appointment) = match named {
         Named::Intake(id) => (Some(id.uuid()), None),
@@ -244,8 +244,10 @@ pub async fn get(conn: &mut PgConnection, named: Named, locked: bool) -> Result<
         .await?;
     }
     let row = sqlx::query!(
-        "select id, appointment_id, patient_id, form_id, form_version, state, version, create_time, update_time, submit_time
-         from patients.intake where id = $1 or appointment_id = $2",
+        r#"select i.id, appointment_id, coalesce(p.merged_into, p.id) as "patient_id!", form_id, form_version, state,
+                  i.version, i.create_time, i.update_time, submit_time
+           from patients.intake i join patients.patient p on p.id = i.patient_id
+           where i.id = $1 or appointment_id = $2"#,
         id,
         appointment,
     )

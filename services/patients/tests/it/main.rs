@@ -3,6 +3,7 @@
 mod access_log;
 mod consent;
 mod intake;
+mod merge;
 mod registration;
 mod sealing;
 mod search;

@@ -3,6 +3,7 @@
 mod answers;
 mod forms;
 mod fuzz;
+mod kept;
 mod races;
 mod visits;
 
