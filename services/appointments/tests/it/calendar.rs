@@ -130,7 +130,6 @@ impl Calendar {
             time_zone: script.zone.name().into(),
             copay_required: script.copay,
             intake_form_id: script.intake_form.map(|form| form.to_string()).unwrap_or_default(),
-            ..Default::default()
         })
     }
 

@@ -163,7 +163,10 @@ impl App {
                 closed.patients.extend(store::close(tx, visit.appointment, now).await?);
             }
         }
-        access_log::append(tx, &events::intake::access(), &[open, closed], now).await?;
+        let looks = [open, closed];
+        if looks.iter().any(|look| !look.patients.is_empty()) {
+            access_log::append(tx, &events::intake::access(), &looks, now).await?;
+        }
         Ok(())
     }
 

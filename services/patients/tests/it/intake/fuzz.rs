@@ -189,6 +189,23 @@ fn the_largest_form_and_the_largest_answers_are_judged() {
         (0..1_500).map(|i| (format!("q{i}"), json!("a wrong answer of some length"))).collect();
     let answers = Answers::read(&Value::from(answers).to_string()).expect("large answers");
     assert_eq!(questions.problems(&answers).len(), MAX_PROBLEMS);
+
+    // Each of the names that are missing keeps a copy of all answers while it is judged.
+    let names: Vec<_> = (0..990).map(|i| format!("r{i}")).collect();
+    let form = json!({"type": "object", "anyOf": [{"required": names}]});
+    let questions = Questions::read(&form.to_string()).expect("a form of many names");
+    let answers = json!({"a": vec!["x".repeat(16_000); 3], "b": vec![1; 1_000]});
+    let answers = Answers::read(&answers.to_string()).expect("long answers");
+    assert_eq!(questions.problems(&answers).len(), 1);
+
+    let (mut form, mut answers) = (json!({"type": "string"}), json!(1));
+    for _ in 0..23 {
+        form = json!({"type": "object", "properties": {"a": form}});
+        answers = json!({"a": answers});
+    }
+    let questions = Questions::read(&form.to_string()).expect("the deepest form");
+    let answers = Answers::read(&answers.to_string()).expect("the deepest answers");
+    assert_eq!(questions.problems(&answers)[0].pointer, "/a".repeat(23));
 }
 
 #[test]
