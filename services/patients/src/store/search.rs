@@ -31,8 +31,8 @@ const SAME_NAME: f32 = 0.4;
 /// Patients with the same phone, e-mail or birth date who are compared with a new one.
 const MAX_COMPARED: i64 = 200;
 
-/// What a search asks for; `None` and empty = anything.
-#[derive(Clone, Debug, Default)]
+/// What a search asks for; `None` and empty = anything. Not printed by `Debug`: it would end in a log.
+#[derive(Clone, Default)]
 pub struct Criteria {
     /// Names, as [`crate::domain::comparable`] makes them.
     pub name: String,
