@@ -4,6 +4,7 @@
 mod agenda;
 mod booking;
 mod load;
+mod patients;
 mod processes;
 mod search;
 
@@ -20,6 +21,8 @@ enum Command {
     Search,
     /// BookAppointment: with and without a co-pay, raced for, its effect elsewhere, and among many past appointments.
     Booking(booking::Options),
+    /// SearchPatients among a million, and how long it takes to seal them.
+    Patients(patients::Options),
 }
 
 #[tokio::main]
@@ -27,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
     let figures = match Command::parse() {
         Command::Search => search::measure().await?,
         Command::Booking(options) => booking::measure(&options).await?,
+        Command::Patients(options) => patients::measure(&options).await?,
     };
     println!("{figures}");
     Ok(())

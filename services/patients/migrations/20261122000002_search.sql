@@ -3,7 +3,8 @@
 
 -- Both names as words: lower case, without accents and punctuation, one space between.
 update patients.patient
-set search_name = btrim(regexp_replace(translate(search_name, '''’ʼ`', ''), '[[:space:][:punct:]]+', ' ', 'g'));
+set search_name = btrim(regexp_replace(translate(search_name, '''’ʼ`', ''), '[[:space:][:punct:]]+', ' ', 'g'))
+where search_name ~ '[[:punct:]’ʼ]';
 
 alter table patients.patient
     -- Words of the names of patients who were merged into this one.

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use phonenumber::country;
 
+/// Name of the file of the keys, unless told otherwise.
+pub const KEYS_FILE: &str = "patients.keys";
+
 /// Options of the patients service.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
@@ -23,7 +26,7 @@ pub struct Config {
 impl Config {
     /// The file of the keys.
     pub fn keys_file(&self) -> PathBuf {
-        let beside = || self.service.identity.service_key_file.with_file_name("patients.keys");
+        let beside = || self.service.identity.service_key_file.with_file_name(KEYS_FILE);
         self.keys.clone().unwrap_or_else(beside)
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -126,6 +126,10 @@ impl Keys {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let fresh = file.with_extension("new");
         write_new(&fresh, &format!("{}\n{id} {}\n", text.trim_end(), fresh_key()?))?;
+        // Who could read the keys, and nobody else, reads the new file.
+        let old = fs::metadata(file)?;
+        fs::set_permissions(&fresh, old.permissions())?;
+        chown(&fresh, Some(old.uid()), Some(old.gid()))?;
         fs::rename(&fresh, file).with_context(|| format!("{} cannot be replaced", file.display()))?;
         Ok(id)
     }

@@ -9,20 +9,21 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::sealed;
-use crate::domain::{E164, Patient, is_typo_of};
+use crate::domain::{E164, Patient, slips};
 use crate::error::Error;
 use crate::seal::Keys;
 
 /// Words of a search that are looked at; the rest narrow nothing.
 const MAX_WORDS: usize = 8;
-/// Beginnings that are spelled out to the index at most; where a beginning has more, so many patients fit that it needs no help.
-const MAX_BEGINNINGS: usize = 200;
-/// Words from which typos are picked, and those picked, at most.
-const MAX_NEAR: i64 = 500;
-const MAX_TYPOS: usize = 64;
+/// Conditions the index is asked with: one for each word, the last for all that remain. It passes over what one of them rules out.
+const CONDITIONS: usize = 4;
+/// Longer words that are spelled out for a beginning at most; where there are more, so many patients fit that it needs no help.
+const MAX_BEGINNINGS: usize = 64;
+/// Words that one may be mistyped for, at most.
+const MAX_TYPOS: usize = 24;
 /// How alike a word must be to what was asked for to be found when nothing else is, 0 to 1, and how many such words at most.
 const LIKENESS: f32 = 0.5;
-const MAX_ALIKE: i64 = 32;
+const MAX_ALIKE: i64 = 24;
 /// Shorter words have no typos: one letter would change them beyond recognition.
 const MIN_TYPO_LETTERS: usize = 4;
 /// How alike the names of one person are at least, 0 to 1.
@@ -30,8 +31,8 @@ const SAME_NAME: f32 = 0.4;
 /// Patients with the same phone, e-mail or birth date who are compared with a new one.
 const MAX_COMPARED: i64 = 200;
 
-/// What a search asks for; `None` and empty = anything.
-#[derive(Clone, Debug, Default)]
+/// What a search asks for; `None` and empty = anything. Not printed by `Debug`: it would end in a log.
+#[derive(Clone, Default)]
 pub struct Criteria {
     /// Names, as [`crate::domain::comparable`] makes them.
     pub name: String,
@@ -98,6 +99,8 @@ impl Word {
     /// The tsquery of what fits at `rank` or better.
     fn until(&self, rank: Rank) -> String {
         let parts = Rank::ALL.into_iter().filter(|better| *better <= rank).filter_map(|r| match r {
+            // As a beginning it includes itself.
+            Rank::Exact if rank > Rank::Exact => None,
             Rank::Beginning => Some(format!("{}:*", lexeme(&self.text))),
             _ => self.at(r),
         });
@@ -115,25 +118,33 @@ fn any_of(words: &[String]) -> Option<String> {
     (!words.is_empty()).then(|| format!("({})", words.join(" | ")))
 }
 
-/// Names whose words all fit at `rank` or better.
-fn until(words: &[Word], rank: Rank) -> String {
-    words.iter().map(|word| word.until(rank)).collect::<Vec<_>>().join(" & ")
+/// What a name must fit: each of `all`, and not all of `above` together; tsqueries.
+#[derive(Default)]
+struct Name {
+    all: [Option<String>; CONDITIONS],
+    above: Option<String>,
 }
 
-/// Names of which at least one word fits at `rank` and not better, and the others no worse; `None` = there are none. Written so that
-/// the rare words lead the index, not the usual ones.
-fn at(words: &[Word], rank: Rank) -> Option<String> {
-    if rank == Rank::Exact {
-        return Some(words.iter().map(|word| lexeme(&word.text)).collect::<Vec<_>>().join(" & "));
+impl Name {
+    /// Names whose words fit at `rank`, some not better; `None` = there are none.
+    fn at(words: &[Word], rank: Rank) -> Option<Self> {
+        let until = |rank: Rank| words.iter().map(move |word| word.until(rank));
+        let better = Rank::ALL.into_iter().rev().find(|better| *better < rank);
+        let above = better.map(|better| until(better).collect::<Vec<_>>().join(" & "));
+        // Of a single word only what is new at this rank is looked up: with the usual words among them the index would be passed by.
+        let mut fits: Vec<_> = match words {
+            [word] => vec![word.at(rank)?],
+            _ if words.iter().any(|word| word.at(rank).is_some()) => until(rank).collect(),
+            _ => return None,
+        };
+        let mut all = [const { None }; CONDITIONS];
+        let rest = fits.split_off(fits.len().min(CONDITIONS - 1));
+        all[CONDITIONS - 1] = (!rest.is_empty()).then(|| rest.join(" & "));
+        for (place, fit) in all.iter_mut().zip(fits) {
+            *place = Some(fit);
+        }
+        Some(Self { all, above })
     }
-    let ways = words.iter().enumerate().filter_map(|(n, word)| {
-        let others = words.iter().enumerate().filter(|(other, _)| *other != n);
-        let others = others.map(|(_, other)| other.until(rank));
-        let all: Vec<_> = std::iter::once(word.at(rank)?).chain(others).collect();
-        Some(format!("({})", all.join(" & ")))
-    });
-    let ways: Vec<_> = ways.collect();
-    (!ways.is_empty()).then(|| ways.join(" | "))
 }
 
 /// Patients who fit, with their scores in thousandths, best first, then by id.
@@ -150,7 +161,7 @@ pub async fn search(
     let mut words: Vec<_> = words.into_iter().take(MAX_WORDS).map(Word::new).collect();
     let sought = Sought::new(keys, criteria);
     if words.is_empty() {
-        let ids = sought.page(tx, None, None, after.map(|(_, id)| id), limit).await?;
+        let ids = sought.page(tx, Name::default(), after.map(|(_, id)| id), limit).await?;
         return Ok(ids.into_iter().map(|id| (id, Rank::Exact.score())).collect());
     }
     let (mut found, mut read) = (vec![], Rank::Exact);
@@ -169,13 +180,9 @@ pub async fn search(
         if rank == Rank::Alike {
             words_alike(tx, &mut words).await?;
         }
-        let Some(name) = at(&words, rank) else { continue };
-        let above = Rank::ALL.into_iter().rev().find(|above| *above < rank).map(|above| match above {
-            Rank::Exact => at(&words, Rank::Exact).unwrap_or_default(),
-            _ => until(&words, above),
-        });
+        let Some(name) = Name::at(&words, rank) else { continue };
         let start = after.filter(|(score, _)| *score == rank.score()).map(|(_, id)| id);
-        let ids = sought.page(tx, Some(name), above, start, limit - found.len() as i64).await?;
+        let ids = sought.page(tx, name, start, limit - found.len() as i64).await?;
         found.extend(ids.into_iter().map(|id| (id, rank.score())));
     }
     Ok(found)
@@ -199,14 +206,16 @@ async fn near_words(tx: &mut PgConnection, words: &mut [Word]) -> sqlx::Result<(
             continue;
         }
         let near = sqlx::query_scalar!(
-            "select word from patients.name_word where near && patients.near($1) limit $2",
-            word.text,
-            MAX_NEAR
+            "select word from patients.name_word where near && patients.near($1)",
+            word.text
         )
         .fetch_all(&mut *tx)
         .await?;
-        let typos = near.into_iter().filter(|other| !other.starts_with(&word.text));
-        word.typos = typos.filter(|other| is_typo_of(&word.text, other)).take(MAX_TYPOS).collect();
+        let others = near.into_iter().filter(|other| !other.starts_with(&word.text));
+        let mut typos: Vec<_> =
+            others.filter_map(|other| Some((slips(&word.text, &other)?, other))).collect();
+        typos.sort_unstable();
+        word.typos = typos.into_iter().take(MAX_TYPOS).map(|(_, other)| other).collect();
     }
     Ok(())
 }
@@ -246,32 +255,37 @@ impl Sought {
         }
     }
 
-    /// The next patients by id whose names fit `name` and not `above`, both tsqueries. What a merged patient was found by finds its
-    /// survivor.
+    /// The next patients by id who fit this and `name`. What a merged patient was found by finds its survivor.
     async fn page(
         &self,
         tx: &mut PgConnection,
-        name: Option<String>,
-        above: Option<String>,
+        name: Name,
         after: Option<Uuid>,
         limit: i64,
     ) -> sqlx::Result<Vec<Uuid>> {
+        let Name { all: [first, second, third, rest], above } = name;
         sqlx::query_scalar!(
             "select p.id from patients.patient p
              where p.merged_into is null
                and ($1::text is null or p.words @@ $1::text::tsquery)
-               and ($2::text is null or not p.words @@ $2::text::tsquery)
-               and ($3::bytea is null or p.id in (
+               and ($2::text is null or p.words @@ $2::text::tsquery)
+               and ($3::text is null or p.words @@ $3::text::tsquery)
+               and ($4::text is null or p.words @@ $4::text::tsquery)
+               and ($5::text is null or not p.words @@ $5::text::tsquery)
+               and ($6::bytea is null or p.id in (
                        select coalesce(m.merged_into, m.id) from patients.contact c
-                       join patients.patient m on m.id = c.patient_id where c.phone_hash = $3))
-               and ($4::date is null or p.id in (
-                       select coalesce(m.merged_into, m.id) from patients.patient m where m.birth_date = $4))
-               and ($5::bytea is null or p.id in (
-                       select coalesce(m.merged_into, m.id) from patients.patient m where m.mrn_hash = $5))
-               and ($6::uuid is null or p.id > $6)
+                       join patients.patient m on m.id = c.patient_id where c.phone_hash = $6))
+               and ($7::date is null or p.id in (
+                       select coalesce(m.merged_into, m.id) from patients.patient m where m.birth_date = $7))
+               and ($8::bytea is null or p.id in (
+                       select coalesce(m.merged_into, m.id) from patients.patient m where m.mrn_hash = $8))
+               and ($9::uuid is null or p.id > $9)
              order by p.id
-             limit $7",
-            name,
+             limit $10",
+            first,
+            second,
+            third,
+            rest,
             above,
             self.phone,
             self.birth_date,
