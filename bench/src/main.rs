@@ -4,6 +4,7 @@
 mod agenda;
 mod booking;
 mod load;
+mod patients;
 mod processes;
 mod search;
 mod webhooks;
@@ -23,6 +24,8 @@ enum Command {
     Booking(booking::Options),
     /// Webhooks of the payment provider: how soon billing acknowledges them.
     Webhooks(webhooks::Options),
+    /// SearchPatients among a million, and how long it takes to seal them.
+    Patients(patients::Options),
 }
 
 #[tokio::main]
@@ -31,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Search => search::measure().await?,
         Command::Booking(options) => booking::measure(&options).await?,
         Command::Webhooks(options) => webhooks::measure(&options).await?,
+        Command::Patients(options) => patients::measure(&options).await?,
     };
     println!("{figures}");
     Ok(())

@@ -7,13 +7,15 @@
 //! | [`demo`] | the demo network, seeded over the suite's own RPCs |
 //! | [`data_dir`] | where a local suite keeps its data, and its keys |
 //! | [`import`] | `clinic import ics`: other calendars' busy time and holidays |
-//! | [`token`], [`dlq`], [`bootstrap`], [`probe`] | the other commands |
+//! | [`token`], [`dlq`], [`keys`], [`check`], [`bootstrap`], [`probe`] | the other commands |
 
 pub mod bootstrap;
+pub mod check;
 pub mod data_dir;
 pub mod demo;
 pub mod dlq;
 pub mod import;
+pub mod keys;
 pub mod probe;
 pub mod suite;
 pub mod token;

@@ -1,7 +1,7 @@
 //! The `clinic` command line.
 
 use clap::{Parser, Subcommand};
-use clinic::{bootstrap, dlq, import, probe, token, up};
+use clinic::{bootstrap, check, dlq, import, keys, probe, token, up};
 
 /// Clinic scheduling: availability, bookings, co-pays and reminders.
 #[derive(Parser)]
@@ -31,6 +31,10 @@ enum Command {
     Import(import::Import),
     /// Events that a consumer gave up on: list them, send them back.
     Dlq(dlq::Dlq),
+    /// The keys that patient data is sealed with.
+    Keys(keys::CommandLine),
+    /// Whether records are as they were written.
+    Check(check::Check),
     /// Prepare a database: extensions, clock, one schema and role per service; and the suite's keys.
     Bootstrap(bootstrap::Bootstrap),
     /// Exit 0 if an address answers its readiness check, 1 if not: a container's health check.
@@ -45,6 +49,8 @@ async fn main() -> std::process::ExitCode {
         Command::Token(token) => token::run(&token),
         Command::Import(import) => import::run(import).await,
         Command::Dlq(dlq) => dlq::run(dlq).await,
+        Command::Keys(line) => keys::run(&line),
+        Command::Check(check) => check::run(check).await,
         Command::Bootstrap(bootstrap) => bootstrap::run(bootstrap).await,
         Command::Probe(probe) => probe::run(&probe).await,
     };

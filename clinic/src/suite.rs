@@ -151,6 +151,7 @@ impl Suite {
         let patients = patients::Config {
             service: service(patients::NAME),
             default_region: "US".parse().map_err(anyhow::Error::msg)?,
+            keys: None,
         };
         tasks.spawn(patients::run(patients_port, patients, clock.clone(), stop.clone()));
         tasks.spawn(billing::run(

@@ -6,6 +6,7 @@ mod booking;
 mod calendars;
 mod changes;
 mod faults;
+mod intake;
 mod refusals;
 
 use testkit::network::Network;

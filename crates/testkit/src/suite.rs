@@ -7,6 +7,7 @@ use proto::clinic::appointments::v1::waitlist_service_client::WaitlistServiceCli
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
 use proto::clinic::notify::v1::notify_service_client::NotifyServiceClient;
+use proto::clinic::patients::v1::intake_service_client::IntakeServiceClient;
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
 use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServiceClient;
 use proto::clinic::scheduling::v1::calendar_service_client::CalendarServiceClient;
@@ -102,6 +103,9 @@ impl Desk {
     }
     pub fn patients(&self) -> PatientServiceClient<Outbound> {
         PatientServiceClient::new(self.channel.clone())
+    }
+    pub fn intakes(&self) -> IntakeServiceClient<Outbound> {
+        IntakeServiceClient::new(self.channel.clone())
     }
     pub fn billing(&self) -> BillingServiceClient<Outbound> {
         BillingServiceClient::new(self.channel.clone())

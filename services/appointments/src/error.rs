@@ -48,6 +48,9 @@ pub enum Error {
     /// Check-in is for the day of the visit.
     #[error("check-in is possible on the day of the visit only")]
     NotVisitDay(AppointmentId),
+    /// The visit's intake form is still to be submitted.
+    #[error("the intake form was not submitted; have it filled in, or give a reason to go without")]
+    IntakeIncomplete(AppointmentId),
     /// A visit that has not begun cannot be a no-show.
     #[error("the visit has not started yet")]
     NotStarted(AppointmentId),
@@ -90,6 +93,7 @@ impl From<Error> for Status {
                 Fault::new(Code::Unavailable, "DEPENDENCY_DOWN", words).retry_after(Duration::from_secs(1))
             }
             Error::NotVisitDay(id) => Fault::precondition("NOT_VISIT_DAY", words, id.to_string()),
+            Error::IntakeIncomplete(id) => Fault::precondition("INTAKE_INCOMPLETE", words, id.to_string()),
             Error::NotStarted(id) => Fault::precondition("NOT_STARTED", words, id.to_string()),
         };
         fault.into_status(DOMAIN)

@@ -1,5 +1,6 @@
 //! What appointments tells, and what it follows: calendars (so that a booking judged at an old version is judged again),
-//! patients (so that their existence is known without asking) and authorizations that came late.
+//! patients (so that their existence, and whether an intake form was submitted, is known without asking) and authorizations that
+//! came late.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -15,7 +16,7 @@ use proto::clinic::appointments::v1::{
     SlotReleased, VisitCompleted, VisitOutcome,
 };
 use proto::clinic::billing::v1::{ChargeState, CopayAuthorizationFailed, CopayAuthorized};
-use proto::clinic::patients::v1::PatientChanged;
+use proto::clinic::patients::v1::{IntakeCompleted, PatientChanged};
 use proto::clinic::scheduling::v1::CalendarChanged;
 use proto::google::r#type::Interval;
 use sqlx::PgConnection;
@@ -161,12 +162,12 @@ pub(crate) fn completed(row: &Reservation, outcome: VisitOutcome) -> Event {
 /// Applies what the other services tell.
 pub struct Follower(pub App);
 
-/// Follows calendars, patients and authorizations until the platform stops.
+/// Follows calendars, patients with their intakes, and authorizations until the platform stops.
 pub(crate) fn follow(platform: &Platform, app: &App) {
     let follower = Arc::new(Follower(app.clone()));
     for (context, subjects) in [
         ("scheduling", vec![CalendarChanged::full_name()]),
-        ("patients", vec![PatientChanged::full_name()]),
+        ("patients", vec![PatientChanged::full_name(), IntakeCompleted::full_name()]),
         ("billing", vec![CopayAuthorized::full_name(), CopayAuthorizationFailed::full_name()]),
     ] {
         let subscription = Subscription { context, consumer: NAME, subjects };
@@ -185,6 +186,9 @@ impl Handler for Follower {
         }
         if let Some(changed) = event.decode::<PatientChanged>()? {
             store::see_patient(tx, changed.patient_id.parse()?).await?;
+        }
+        if let Some(completed) = event.decode::<IntakeCompleted>()? {
+            store::complete_intake(tx, completed.appointment_id.parse()?).await?;
         }
         if let Some(authorized) = event.decode::<CopayAuthorized>()? {
             let charge: ChargeId = authorized.charge_id.parse()?;

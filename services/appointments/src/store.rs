@@ -68,10 +68,12 @@ macro_rules! change {
 
 mod calendar;
 mod history;
+mod intake;
 mod list;
 
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
 pub use history::{Change, changed_since, history};
+pub use intake::{complete_intake, is_intake_complete};
 pub use list::{Filter, list};
 
 /// One appointment.

@@ -196,6 +196,65 @@ impl Entry {
     }
 }
 
+/// Where the log is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("row {sequence} of chain {chain} {what}")]
+pub struct Broken {
+    /// The chain.
+    pub chain: i16,
+    /// The row's place in it.
+    pub sequence: i64,
+    /// What is wrong with it, in words.
+    pub what: &'static str,
+}
+
+/// A chain as far as it was followed.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    number: i16,
+    sequence: i64,
+    hash: Vec<u8>,
+}
+
+impl Chain {
+    /// The beginning of a chain.
+    pub fn new(number: i16) -> Self {
+        Self { number, sequence: 0, hash: vec![0; <Sha256 as sha2::Digest>::output_size()] }
+    }
+
+    /// Goes on to `next`, or says why that is not the row that was written after the one before.
+    pub fn follow(&mut self, next: &Entry) -> Result<(), Broken> {
+        let expected = self.sequence + 1;
+        if next.sequence != expected {
+            return Err(self.broken(expected, "is missing"));
+        }
+        if next.hash() != next.hash || chain_of(next.patient) != self.number {
+            return Err(self.broken(expected, "is not as it was written"));
+        }
+        if next.previous_hash != self.hash {
+            return Err(self.broken(expected, "does not follow the row before it"));
+        }
+        self.sequence = expected;
+        self.hash.clone_from(&next.hash);
+        Ok(())
+    }
+
+    /// Ends the chain where its end was noted: place and hash of its last row.
+    pub fn end(&self, noted: Option<(i64, &[u8])>) -> Result<(), Broken> {
+        match noted {
+            Some((sequence, hash)) if sequence == self.sequence && hash == self.hash => Ok(()),
+            Some((sequence, _)) if sequence > self.sequence => {
+                Err(self.broken(self.sequence + 1, "is missing"))
+            }
+            _ => Err(self.broken(self.sequence, "is not the end that was noted")),
+        }
+    }
+
+    fn broken(&self, sequence: i64, what: &'static str) -> Broken {
+        Broken { chain: self.number, sequence, what }
+    }
+}
+
 /// The chain that a patient's rows are in. The last byte of an assigned id is random.
 pub fn chain_of(patient: PatientId) -> i16 {
     i16::from(patient.uuid().as_bytes()[15] % CHAINS)

@@ -1,5 +1,9 @@
 //! The use cases. Those that change something work in the transaction of their request id; those that read open their own.
 
+pub mod intake;
+mod keys;
+mod merge;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, SubsecRound as _, Utc};
@@ -15,23 +19,32 @@ use proto::clinic::patients::v1::{
 use sqlx::Connection as _;
 use uuid::Uuid;
 
+pub use merge::Seen;
+
 use crate::access::{Access, Entry, Look, fields_of};
-use crate::domain::{Consent, Contact, E164, Identity, Match, Patient};
+use crate::domain::{Consent, Contact, E164, Identity, Match, Merge, Patient};
 use crate::error::Error;
 use crate::events;
+use crate::seal::Keys;
 use crate::store::access_log::{Filter, Key};
-use crate::store::{self, Criteria, SamePerson, access_log};
+use crate::store::search::{self, Criteria, SamePerson};
+use crate::store::{self, access_log};
 
 /// Likely duplicates named at most.
-const MAX_DUPLICATES: i64 = 10;
-/// Scores of a likely duplicate, in thousandths: same name and birth date, and phone; the former; the latter.
-const DUPLICATE_SCORES: (i32, i32, i32) = (1000, 900, 500);
+const MAX_DUPLICATES: usize = 10;
+/// Scores of a likely duplicate, in thousandths: for name and birth date, as far as the names are alike; for a shared phone or e-mail
+/// address; and what each further agreement adds.
+const SAME_NAME: f32 = 900.0;
+const SAME_CONTACT: i32 = 500;
+const ALSO_SAME: i32 = 100;
 
 /// The service's state: its schema and the time.
 #[derive(Clone, Debug)]
 pub struct App {
     /// Its schema.
     pub db: Db,
+    /// What its values are sealed with.
+    pub keys: Keys,
     clock: Clock,
 }
 
@@ -115,18 +128,27 @@ pub struct Decision {
     pub decide_time: Option<DateTime<Utc>>,
 }
 
-/// A patient and, when asked for, every decision about texts, newest first.
+/// A patient and, when asked for, its history.
 pub struct Shown {
     /// The patient.
     pub patient: Patient,
-    /// Its decisions; empty unless the view has the history.
-    pub history: Vec<Consent>,
+    /// Empty unless the view has it.
+    pub history: History,
+}
+
+/// What a patient's record went through.
+#[derive(Default)]
+pub struct History {
+    /// Every decision about texts, newest first.
+    pub consents: Vec<Consent>,
+    /// Everyone merged into the patient, oldest first.
+    pub merges: Vec<Merge>,
 }
 
 impl App {
     /// The service on `db`.
-    pub fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+    pub fn new(db: Db, keys: Keys, clock: Clock) -> Self {
+        Self { db, keys, clock }
     }
 
     /// The present, as precise as it is stored.
@@ -145,11 +167,19 @@ impl App {
         let now = self.now();
         let mut trial = tx.begin().await?;
         if identity.mrn.is_empty() {
-            identity.mrn = store::assign_mrn(&mut trial).await?;
+            identity.mrn = store::assign_mrn(&mut trial, &self.keys).await?;
         }
-        let patient =
-            Patient { id, identity, contact, consent: None, version: 1, create_time: now, update_time: now };
-        store::insert(&mut trial, &patient).await?;
+        let patient = Patient {
+            id,
+            identity,
+            contact,
+            consent: None,
+            version: 1,
+            create_time: now,
+            update_time: now,
+            merged_into: None,
+        };
+        store::insert(&mut trial, &self.keys, &patient).await?;
         events::patient_changed(&mut trial, &patient, PatientChange::Registered, &[]).await?;
         if validate_only {
             trial.rollback().await?
@@ -176,36 +206,66 @@ impl App {
     }
 
     async fn duplicates(&self, tx: &mut Tx, patient: &Patient) -> Result<Vec<Match>, Error> {
-        let found = store::duplicates(tx, patient, MAX_DUPLICATES).await?;
-        let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
-        let mut patients = by_id(store::load(tx, &ids).await?);
-        let (all, name_only, phone_only) = DUPLICATE_SCORES;
-        let duplicate = |(id, same): (Uuid, SamePerson)| {
-            let (score, matched_fields) = match same {
-                SamePerson { name: true, phone: true } => (all, vec!["name", "birth_date", "phone"]),
-                SamePerson { name: true, phone: false } => (name_only, vec!["name", "birth_date"]),
-                SamePerson { name: false, .. } => (phone_only, vec!["phone"]),
-            };
+        let found = search::duplicates(tx, &self.keys, patient).await?;
+        let mut scored: Vec<_> =
+            found.into_iter().map(|(id, same)| (duplicate_score(same), id, same)).collect();
+        scored.sort_unstable_by_key(|(score, id, _)| (-score, *id));
+        scored.truncate(MAX_DUPLICATES);
+        let ids: Vec<_> = scored.iter().map(|(_, id, _)| *id).collect();
+        let mut patients = by_id(store::load(tx, &self.keys, &ids).await?);
+        let duplicate = |(score, id, same): (i32, Uuid, SamePerson)| {
+            let fitting = [
+                ("name", same.name),
+                ("birth_date", same.birth_date),
+                ("phone", same.phone),
+                ("email", same.email),
+            ];
+            let matched_fields =
+                fitting.into_iter().filter_map(|(name, fits)| fits.then_some(name)).collect();
             Some(Match { patient: patients.remove(&id)?, score, matched_fields })
         };
-        Ok(found.into_iter().filter_map(duplicate).collect())
+        Ok(scored.into_iter().filter_map(duplicate).collect())
     }
 
-    /// Reads one patient, as much of it as `view` shows.
-    pub async fn get(&self, access: &Access, id: PatientId, view: PatientView) -> Result<Shown, Error> {
-        access.reach(id)?;
-        if view == PatientView::Reference {
-            let patient = store::get(&mut *self.db.pool().acquire().await?, id).await?;
-            return Ok(Shown { patient, history: vec![] });
-        }
-        access.look()?;
+    /// Reads one patient, as much of it as `view` shows. A merged one is answered by its survivor, unless `as_merged`.
+    pub async fn get(
+        &self,
+        access: &Access,
+        id: PatientId,
+        view: PatientView,
+        as_merged: bool,
+    ) -> Result<Shown, Error> {
         let mut tx = self.db.begin().await?;
-        let patient = store::get(&mut tx, id).await?;
-        let history =
-            if view == PatientView::History { store::consent_history(&mut tx, id).await? } else { vec![] };
+        self.reach(&mut tx, access, id).await?;
+        if view != PatientView::Reference {
+            access.look()?;
+        }
+        let mut patient = store::get(&mut tx, &self.keys, id).await?;
+        if let Some(survivor) = patient.merged_into.filter(|_| !as_merged) {
+            patient = store::get(&mut tx, &self.keys, survivor).await?;
+        }
+        if view == PatientView::Reference {
+            return Ok(Shown { patient, history: History::default() });
+        }
+        let history = match view {
+            PatientView::History => History {
+                consents: store::consent_history(&mut tx, patient.id).await?,
+                merges: store::merge::history(&mut tx, &self.keys, patient.id).await?,
+            },
+            _ => History::default(),
+        };
         access_log::append(&mut tx, access, &[Look::read(id, fields_of(view))], self.now()).await?;
         tx.commit().await?;
         Ok(Shown { patient, history })
+    }
+
+    /// Refuses a patient who reaches for another's record. Merged records of one person are one's own.
+    async fn reach(&self, tx: &mut Tx, access: &Access, id: PatientId) -> Result<(), Error> {
+        let Err(refused) = access.reach(id) else { return Ok(()) };
+        match access.actor.parse() {
+            Ok(own) if store::merge::is_same_person(tx, own, id).await? => Ok(()),
+            _ => Err(refused),
+        }
     }
 
     /// Corrects identity or contact. A new phone number ends the consent given for the old one.
@@ -216,13 +276,13 @@ impl App {
         (id, etag): (PatientId, &str),
         correction: Correction,
     ) -> Result<Patient, Error> {
-        access.reach(id)?;
+        self.reach(tx, access, id).await?;
         access.look()?;
         if access.is_patient() && correction.touches_identity() {
             return Err(KitError::RoleRequired.into());
         }
         let now = self.now();
-        let mut patient = store::lock(tx, id).await?;
+        let mut patient = self.lock(tx, id).await?;
         if patient.version.to_string() != etag {
             return Err(KitError::EtagMismatch { kind: "Patient" }.into());
         }
@@ -242,10 +302,16 @@ impl App {
             events::consent_changed(tx, id, patient.version, &consent).await?;
             patient.consent = Some(consent);
         }
-        store::update(tx, &patient).await?;
+        store::update(tx, &self.keys, &patient).await?;
         let look = Look { action: AccessAction::Update, fields: changed, patients: vec![id] };
         access_log::append(tx, access, &[look], now).await?;
         Ok(patient)
+    }
+
+    /// Locks a patient that can still change.
+    async fn lock(&self, tx: &mut Tx, id: PatientId) -> Result<Patient, Error> {
+        let patient = store::lock(tx, &self.keys, id).await?;
+        if patient.merged_into.is_some() { Err(Error::Merged(id)) } else { Ok(patient) }
     }
 
     /// Finds patients, best match first.
@@ -262,10 +328,10 @@ impl App {
             return Err(Error::ViewNotAllowed);
         }
         let mut tx = self.db.begin().await?;
-        let found = store::search(&mut tx, criteria, page.after, page.limit()).await?;
+        let found = search::search(&mut tx, &self.keys, criteria, page.after, page.limit()).await?;
         let (found, next) = page.cut(found, |(id, score)| (*score, *id));
         let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
-        let mut patients = by_id(store::load(&mut tx, &ids).await?);
+        let mut patients = by_id(store::load(&mut tx, &self.keys, &ids).await?);
         let matched_fields = [
             ("name", !criteria.name.is_empty()),
             ("phone", criteria.phone.is_some()),
@@ -299,9 +365,9 @@ impl App {
         id: PatientId,
         decision: Decision,
     ) -> Result<Consent, Error> {
-        access.reach(id)?;
+        self.reach(tx, access, id).await?;
         let now = self.now();
-        let patient = store::lock(tx, id).await?;
+        let patient = self.lock(tx, id).await?;
         if decision.state == SmsConsentState::Granted && patient.contact.phone.is_none() {
             return Err(Error::NoPhone(id));
         }
@@ -335,8 +401,8 @@ impl App {
     ) -> Result<(Vec<Entry>, String), Error> {
         let mut tx = self.db.begin().await?;
         if let Some(patient) = filter.patient {
-            access.reach(patient)?;
-            store::get(&mut tx, patient).await?;
+            self.reach(&mut tx, access, patient).await?;
+            store::get(&mut tx, &self.keys, patient).await?;
         }
         let rows = access_log::list(&mut tx, filter, page.after, page.limit()).await?;
         let (entries, next) = page.cut(rows, |e| (e.access_time, e.chain, e.sequence));
@@ -366,4 +432,16 @@ impl App {
 
 fn by_id(patients: Vec<Patient>) -> HashMap<Uuid, Patient> {
     patients.into_iter().map(|p| (p.id.uuid(), p)).collect()
+}
+
+/// How probably two patients who agree in this are one, in thousandths.
+fn duplicate_score(same: SamePerson) -> i32 {
+    let agreements = i32::from(same.phone) + i32::from(same.email);
+    let score = if same.name && same.birth_date {
+        (SAME_NAME * same.likeness) as i32 + ALSO_SAME * agreements
+    } else {
+        let more = agreements - 1 + i32::from(same.name) + i32::from(same.birth_date);
+        SAME_CONTACT + ALSO_SAME * more
+    };
+    score.min(1000)
 }

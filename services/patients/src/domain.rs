@@ -1,5 +1,9 @@
 //! Values and rules of patients. No I/O, no clock.
 
+pub mod answers;
+pub mod form;
+pub mod intake;
+
 use std::fmt;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -104,6 +108,59 @@ pub struct Patient {
     pub create_time: DateTime<Utc>,
     /// When last changed.
     pub update_time: DateTime<Utc>,
+    /// The survivor this one was merged into.
+    pub merged_into: Option<PatientId>,
+}
+
+impl Patient {
+    /// Takes over what this one lacks and its duplicate has, and names the fields.
+    pub fn take_over(&mut self, duplicate: &Self) -> Vec<&'static str> {
+        fn fill(name: &'static str, place: &mut String, value: &str) -> Option<&'static str> {
+            let lacking = place.is_empty() && !value.is_empty();
+            lacking.then(|| {
+                value.clone_into(place);
+                name
+            })
+        }
+        let (contact, theirs) = (&mut self.contact, &duplicate.contact);
+        let phone = contact.phone.is_none() && theirs.phone.is_some();
+        if phone {
+            contact.phone.clone_from(&theirs.phone);
+        }
+        [
+            fill("family_name", &mut self.identity.family_name, &duplicate.identity.family_name),
+            phone.then_some("phone"),
+            fill("email", &mut contact.email, &theirs.email),
+            fill("language", &mut contact.language, &theirs.language),
+            fill("time_zone", &mut contact.time_zone, &theirs.time_zone),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// The duplicate's decision about texts that counts for this one from now on: a younger one about the same number.
+    pub fn consent_of(&self, duplicate: &Self) -> Option<Consent> {
+        let same_number = self.contact.phone.is_some() && self.contact.phone == duplicate.contact.phone;
+        let theirs = duplicate.consent.as_ref().filter(|c| c.state != SmsConsentState::NotAsked)?;
+        let newer = self.consent.as_ref().is_none_or(|own| own.yields_to(theirs.decide_time));
+        (same_number && newer).then(|| theirs.clone())
+    }
+}
+
+/// One merge in a survivor's history.
+#[derive(Clone)]
+pub struct Merge {
+    /// Who was merged away.
+    pub merged: PatientId,
+    /// Its MRN.
+    pub mrn: String,
+    /// Why, 10 to 500 characters.
+    pub reason: String,
+    /// By whom: the token's subject.
+    pub merged_by: String,
+    /// When.
+    pub merge_time: DateTime<Utc>,
 }
 
 /// One decision about texts, or its end by a new phone number.
@@ -159,10 +216,44 @@ pub struct Match {
     pub matched_fields: Vec<&'static str>,
 }
 
-/// Text as it is compared: without accents and case, white space folded to single spaces.
+/// Text as it is compared: words of lower-case letters and digits without accents, one space between. An apostrophe joins what
+/// stands around it, any other sign parts it.
 pub fn comparable(text: &str) -> String {
-    let plain: String = text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
+    let mut plain = String::with_capacity(text.len());
+    for c in text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase) {
+        match without_stroke(c) {
+            Some(letters) => plain.push_str(letters),
+            None if c.is_alphanumeric() => plain.push(c),
+            None if matches!(c, '\'' | '’' | 'ʼ' | '`') => {}
+            None => plain.push(' '),
+        }
+    }
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Letters that Unicode does not take apart, as they are written without their strokes and ligatures.
+fn without_stroke(c: char) -> Option<&'static str> {
+    Some(match c {
+        'ø' => "o",
+        'ł' => "l",
+        'đ' | 'ð' => "d",
+        'ħ' => "h",
+        'ı' => "i",
+        'ß' => "ss",
+        'æ' => "ae",
+        'œ' => "oe",
+        'þ' => "th",
+        _ => return None,
+    })
+}
+
+/// How many slips make `word` of `meant`, if they are few enough for a typo: a letter missing, added, another, or two exchanged; two
+/// slips in longer words.
+pub fn slips(word: &str, meant: &str) -> Option<usize> {
+    /// From this length on two slips still leave enough.
+    const LONG: usize = 6;
+    let allowed = if word.chars().count() < LONG { 1 } else { 2 };
+    Some(strsim::osa_distance(word, meant)).filter(|slips| *slips <= allowed)
 }
 
 /// 1 to [`MAX_MRN`] upper-case letters, digits or hyphens.
@@ -246,6 +337,19 @@ mod tests {
     fn names_compare_without_accents_case_and_spaces() {
         assert_eq!(comparable("  José  María\tNÚÑEZ "), "jose maria nunez");
         assert_eq!(comparable("ＬＩ Ⅳ"), "li iv");
+        assert_eq!(comparable("Łukasz O’Brien-Sørensen, Jr."), "lukasz obrien sorensen jr");
+    }
+
+    #[test]
+    fn a_slip_or_two_in_a_long_word_is_a_typo_and_more_is_another_word() {
+        for (word, meant) in
+            [("nunes", "nunez"), ("smiht", "smith"), ("kathrin", "katherine"), ("jonson", "johnson")]
+        {
+            assert!(slips(word, meant).is_some(), "{word}");
+        }
+        for (word, other) in [("king", "knight"), ("maria", "marcos"), ("johnson", "jensen")] {
+            assert_eq!(slips(word, other), None, "{word}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What can go wrong, and how callers are told. No message names a value, only fields.
 
-use kit::ids::PatientId;
+use kit::ids::{IntakeId, PatientId};
 use kit::status::Fault;
+use proto::clinic::patients::v1::IntakeState;
 use tonic::{Code, Status};
 
 /// Everything a call can fail with.
@@ -22,9 +23,23 @@ pub enum Error {
     /// A service asked for more than contact data, or searched by more than the phone.
     #[error("services see contact data only, and search by phone alone")]
     ViewNotAllowed,
+    /// A service asked for answers.
+    #[error("services do not see answers")]
+    AnswersNotAllowed,
+    /// An intake that takes no answers any more.
+    #[error("the intake was submitted, or its visit is over or called off")]
+    WrongState {
+        /// Which intake.
+        id: IntakeId,
+        /// Its state.
+        state: IntakeState,
+    },
     /// Consent to texts without a number to text.
     #[error("there is no phone number that texts could be sent to")]
     NoPhone(PatientId),
+    /// The patient was merged into another.
+    #[error("this patient was merged into another; change that one")]
+    Merged(PatientId),
 }
 
 impl From<sqlx::Error> for Error {
@@ -46,6 +61,10 @@ impl From<Error> for Status {
             }
             Error::BreakGlassRequired => Fault::new(Code::PermissionDenied, "BREAK_GLASS_REQUIRED", message),
             Error::ViewNotAllowed => Fault::new(Code::PermissionDenied, "VIEW_NOT_ALLOWED", message),
+            Error::AnswersNotAllowed => Fault::new(Code::PermissionDenied, "VIEW_NOT_ALLOWED", message),
+            Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", message, id.to_string())
+                .meta("state", state.as_str_name().trim_start_matches("INTAKE_STATE_")),
+            Error::Merged(id) => Fault::precondition("WRONG_STATE", message, id.to_string()),
             Error::NoPhone(id) => Fault::precondition("NO_PHONE", message, id.to_string()),
         };
         fault.into_status(crate::DOMAIN)

@@ -1,14 +1,17 @@
 //! What the others are told: that a patient changed, never to what.
 
+pub mod intake;
+
 use kit::fields::timestamp;
 use kit::ids::PatientId;
 use kit::messaging::outbox;
-use proto::clinic::patients::v1::{PatientChange, PatientChanged, SmsConsentChanged};
+use proto::clinic::patients::v1::{IntakeCompleted, PatientChange, PatientChanged, SmsConsentChanged};
 use sqlx::PgConnection;
 
+use crate::domain::intake::Intake;
 use crate::domain::{Consent, Patient};
 
-/// The patient, at its present version, was registered or corrected.
+/// The patient, at its present version, was registered, corrected or merged.
 pub async fn patient_changed(
     tx: &mut PgConnection,
     patient: &Patient,
@@ -20,7 +23,7 @@ pub async fn patient_changed(
         version: patient.version,
         change: change.into(),
         changed_fields: changed_fields.iter().map(|f| (*f).to_owned()).collect(),
-        merged_into_id: String::new(),
+        merged_into_id: patient.merged_into.map(|id| id.to_string()).unwrap_or_default(),
         has_phone: patient.contact.phone.is_some(),
         has_email: !patient.contact.email.is_empty(),
     };
@@ -42,4 +45,20 @@ pub async fn consent_changed(
         decide_time: Some(timestamp(consent.decide_time)),
     };
     outbox::put(tx, patient, version, &event).await
+}
+
+/// An intake was submitted.
+pub async fn intake_completed(tx: &mut PgConnection, intake: &Intake) -> sqlx::Result<()> {
+    /// It is submitted once.
+    const VERSION: i64 = 1;
+    let event = IntakeCompleted {
+        intake_id: intake.id.to_string(),
+        version: VERSION,
+        appointment_id: intake.appointment.to_string(),
+        patient_id: intake.patient.to_string(),
+        form_id: intake.form.to_string(),
+        form_version: intake.form_version,
+        submit_time: intake.submit_time.map(timestamp),
+    };
+    outbox::put(tx, intake.id, VERSION, &event).await
 }

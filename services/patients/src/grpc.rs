@@ -1,9 +1,9 @@
 //! The RPCs: decode, call the app, encode.
 
+pub mod intake;
 mod wire;
 
 use kit::fields::Fields;
-use kit::idempotency::{self, Attempt};
 use kit::ids::PatientId;
 use kit::page::Page;
 use phonenumber::country;
@@ -13,16 +13,17 @@ use proto::clinic::patients::v1::{AccessPurpose, PatientView, SmsConsentSource, 
 use tonic::{Request, Response, Status};
 
 use crate::access::{Access, fields_of};
-use crate::app::{App, Decision, Registered};
+use crate::app::{App, Decision, History, Registered, Seen};
 use crate::domain::comparable;
 use crate::error::Error;
-use crate::store::Criteria;
+use crate::repeat::{self, Attempt};
 use crate::store::access_log::Filter;
+use crate::store::search::Criteria;
 
 /// Characters of the words a decision about texts answers.
 const WORDING: std::ops::RangeInclusive<usize> = 1..=1_000;
-/// Characters of a break-glass reason.
-const BREAK_GLASS_REASON: std::ops::RangeInclusive<usize> = 10..=500;
+/// Characters of a reason: of break-glass access, of a merge.
+const REASON: std::ops::RangeInclusive<usize> = 10..=500;
 /// Characters of a name search.
 const QUERY: std::ops::RangeInclusive<usize> = 2..=200;
 
@@ -52,7 +53,7 @@ fn why(fields: &mut Fields, purpose: i32, break_glass_reason: &str) -> (AccessPu
     let purpose = wire::known(fields, "purpose", purpose);
     let reason = match break_glass_reason {
         "" => String::new(),
-        text => fields.text("break_glass_reason", text, BREAK_GLASS_REASON),
+        text => fields.text("break_glass_reason", text, REASON),
     };
     (purpose, reason)
 }
@@ -76,8 +77,8 @@ impl PatientService for Patients {
         let contact = form.contact(&given);
         fields.check().map_err(Error::from)?;
         let access = Access::new(&caller, METHOD, AccessPurpose::Unspecified, String::new())?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => {
                 let shown = wire::shown_in(&response);
                 self.app.shown_again(&access, shown, fields_of(PatientView::Full)).await?;
@@ -87,9 +88,9 @@ impl PatientService for Patients {
         };
         let assigned = identity.mrn.is_empty();
         let new = (id, identity, contact);
-        let registered = self.app.register(&mut fresh.tx, &access, new, request.validate_only).await?;
+        let registered = self.app.register(fresh.tx(), &access, new, request.validate_only).await?;
         let Registered { patient, duplicates, duplicates_view } = registered;
-        let mut answer = wire::patient(&patient, PatientView::Full, &[]);
+        let mut answer = wire::patient(&patient, PatientView::Full, &History::default());
         if request.validate_only {
             // What was not kept has no id, and no number that another may get.
             answer = pb::Patient {
@@ -105,7 +106,7 @@ impl PatientService for Patients {
             patient: Some(answer),
             likely_duplicates: duplicates.iter().map(|m| wire::patient_match(m, duplicates_view)).collect(),
         };
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 
@@ -122,7 +123,7 @@ impl PatientService for Patients {
         fields.check().map_err(Error::from)?;
         let access = Access::new(&caller, method!("GetPatient"), purpose, reason)?;
         let view = access.view(view)?;
-        let shown = self.app.get(&access, id, view).await?;
+        let shown = self.app.get(&access, id, view, request.show_merged).await?;
         Ok(Response::new(wire::patient(&shown.patient, view, &shown.history)))
     }
 
@@ -143,17 +144,17 @@ impl PatientService for Patients {
         let (purpose, reason) = why(&mut fields, request.purpose, &request.break_glass_reason);
         fields.check().map_err(Error::from)?;
         let access = Access::new(&caller, METHOD, purpose, reason)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => {
                 self.app.shown_again(&access, vec![id], fields_of(PatientView::Full)).await?;
                 return Ok(Response::new(response));
             }
             Attempt::Fresh(fresh) => fresh,
         };
-        let patient = self.app.update(&mut fresh.tx, &access, (id, &etag), correction).await?;
-        let response = wire::patient(&patient, PatientView::Full, &[]);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        let patient = self.app.update(fresh.tx(), &access, (id, &etag), correction).await?;
+        let response = wire::patient(&patient, PatientView::Full, &History::default());
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 
@@ -185,6 +186,44 @@ impl PatientService for Patients {
         Ok(Response::new(pb::SearchPatientsResponse { matches, next_page_token }))
     }
 
+    async fn merge_patients(
+        &self,
+        request: Request<pb::MergePatientsRequest>,
+    ) -> Result<Response<pb::Patient>, Status> {
+        const METHOD: &str = method!("MergePatients");
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let request_id = fields.request_id(&request.request_id);
+        let survivor = fields.id("surviving_patient_id", &request.surviving_patient_id);
+        let duplicate: PatientId = fields.id("merged_patient_id", &request.merged_patient_id);
+        let two = request.surviving_patient_id.is_empty() || duplicate != survivor;
+        fields.ensure(two, "merged_patient_id", "must be another than the survivor");
+        let survivor = Seen {
+            id: survivor,
+            etag: fields.text("surviving_etag", &request.surviving_etag, 1..=wire::MAX_ETAG),
+        };
+        let duplicate = Seen {
+            id: duplicate,
+            etag: fields.text("merged_etag", &request.merged_etag, 1..=wire::MAX_ETAG),
+        };
+        let reason = fields.text("reason", &request.reason, REASON);
+        fields.check().map_err(Error::from)?;
+        let access = Access::new(&caller, METHOD, AccessPurpose::Unspecified, reason)?;
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
+            Attempt::Replayed(response) => {
+                self.app.shown_again(&access, vec![survivor.id], fields_of(PatientView::Full)).await?;
+                return Ok(Response::new(response));
+            }
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let patient = self.app.merge(fresh.tx(), &access, survivor, duplicate).await?;
+        let response = wire::patient(&patient, PatientView::Full, &History::default());
+        fresh.finish(&response).await?;
+        Ok(Response::new(response))
+    }
+
     async fn set_sms_consent(
         &self,
         request: Request<pb::SetSmsConsentRequest>,
@@ -208,8 +247,8 @@ impl PatientService for Patients {
         let wording_language = form.language("wording_language", &request.wording_language);
         let decide_time = request.decide_time.map(|time| form.past("decide_time", time));
         fields.check().map_err(Error::from)?;
-        let attempt = idempotency::begin(&self.app.db, &caller, METHOD, request_id, &request).await;
-        let mut fresh = match attempt.map_err(Error::from)? {
+        let attempt = repeat::begin(&self.app, &caller, METHOD, request_id, &request).await?;
+        let mut fresh = match attempt {
             Attempt::Replayed(response) => {
                 self.app.shown_again(&access, vec![id], vec!["sms_consent"]).await?;
                 return Ok(Response::new(response));
@@ -217,9 +256,9 @@ impl PatientService for Patients {
             Attempt::Fresh(fresh) => fresh,
         };
         let decision = Decision { state, source, wording, wording_language, decide_time };
-        let consent = self.app.set_consent(&mut fresh.tx, &access, id, decision).await?;
+        let consent = self.app.set_consent(fresh.tx(), &access, id, decision).await?;
         let response = wire::consent(&consent);
-        fresh.finish(&response).await.map_err(Error::from)?;
+        fresh.finish(&response).await?;
         Ok(Response::new(response))
     }
 

@@ -1,8 +1,12 @@
 //! All SQL on patients, contact and consent; the access log's is in [`access_log`].
 //!
-//! The table `contact` is read and written in this file alone.
+//! The table `contact` is read and written here and in [`sealed`], which knows what its values hold.
 
 pub mod access_log;
+pub mod intake;
+pub mod merge;
+pub mod sealed;
+pub mod search;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use kit::ids::PatientId;
@@ -11,23 +15,23 @@ use proto::clinic::patients::v1::{SmsConsentSource, SmsConsentState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::{Consent, Contact, E164, Identity, Patient};
+use crate::domain::{Consent, Identity, Patient};
 use crate::error::Error;
-
-/// How alike a name must be to what was asked for, 0 to 1: two typos in a name of two words still pass.
-const NAME_LIKENESS: f32 = 0.4;
+use crate::seal::Keys;
 
 /// Registers a patient at version 1; refuses an id or MRN in use. The check is no constraint violation, as the server's log
 /// would then show the value.
-pub async fn insert(tx: &mut PgConnection, patient: &Patient) -> Result<(), Error> {
+pub async fn insert(tx: &mut PgConnection, keys: &Keys, patient: &Patient) -> Result<(), Error> {
     let Patient { id, identity, contact, create_time, .. } = patient;
+    let sealed = sealed::Sealed::new(keys, *id, &identity.mrn, contact)?;
     let inserted = sqlx::query!(
         "insert into patients.patient
-            (id, mrn, given_name, family_name, search_name, birth_date, create_time, update_time)
-         values ($1, $2, $3, $4, $5, $6, $7, $7)
+            (id, mrn_sealed, mrn_hash, given_name, family_name, search_name, birth_date, create_time, update_time)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
          on conflict do nothing",
         id.uuid(),
-        identity.mrn,
+        sealed.mrn,
+        sealed.mrn_hash,
         identity.given_name,
         identity.family_name,
         identity.search_name(),
@@ -45,55 +49,63 @@ pub async fn insert(tx: &mut PgConnection, patient: &Patient) -> Result<(), Erro
         return Err(if known { Error::PatientExists(*id) } else { Error::MrnExists });
     }
     sqlx::query!(
-        "insert into patients.contact (patient_id, phone, email, language, time_zone) values ($1, $2, $3, $4, $5)",
+        "insert into patients.contact (patient_id, sealed, phone_hash, email_hash) values ($1, $2, $3, $4)",
         id.uuid(),
-        contact.phone.as_ref().map_or("", E164::as_str),
-        contact.email,
-        contact.language,
-        contact.time_zone,
+        sealed.contact,
+        sealed.phone_hash,
+        sealed.email_hash,
     )
     .execute(&mut *tx)
     .await?;
+    search::know_words(tx, &identity.search_name()).await?;
     Ok(())
 }
 
 /// An MRN that nobody has.
-pub async fn assign_mrn(tx: &mut PgConnection) -> sqlx::Result<String> {
+pub async fn assign_mrn(tx: &mut PgConnection, keys: &Keys) -> Result<String, Error> {
     loop {
-        let free = sqlx::query_scalar!(
-            r#"with next as (select 'P' || lpad(nextval('patients.mrn_number')::text, 8, '0') as mrn)
-               select mrn as "mrn!" from next
-               where not exists (select from patients.patient p where p.mrn = next.mrn)"#
+        let next = sqlx::query_scalar!(
+            r#"select 'P' || lpad(nextval('patients.mrn_number')::text, 8, '0') as "mrn!""#
         )
-        .fetch_optional(&mut *tx)
+        .fetch_one(&mut *tx)
         .await?;
         // Taken by a patient who came with an MRN of the same shape: the next one.
-        if let Some(mrn) = free {
-            return Ok(mrn);
+        if !has_mrn(tx, keys, &next, None).await? {
+            return Ok(next);
         }
     }
 }
 
+/// Whether another patient than `but` has the MRN.
+async fn has_mrn(
+    tx: &mut PgConnection,
+    keys: &Keys,
+    mrn: &str,
+    but: Option<PatientId>,
+) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar!(
+        "select 1 from patients.patient where mrn_hash = $1 and id is distinct from $2",
+        sealed::mrn_hash(keys, mrn),
+        but.map(Uuid::from)
+    );
+    Ok(found.fetch_optional(tx).await?.is_some())
+}
+
 /// Writes a patient's present identity, contact and version.
-pub async fn update(tx: &mut PgConnection, patient: &Patient) -> Result<(), Error> {
+pub async fn update(tx: &mut PgConnection, keys: &Keys, patient: &Patient) -> Result<(), Error> {
     let Patient { id, identity, contact, .. } = patient;
-    let taken = sqlx::query_scalar!(
-        "select 1 from patients.patient where mrn = $1 and id <> $2",
-        identity.mrn,
-        id.uuid()
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    if taken.is_some() {
+    if has_mrn(tx, keys, &identity.mrn, Some(*id)).await? {
         return Err(Error::MrnExists);
     }
+    let sealed = sealed::Sealed::new(keys, *id, &identity.mrn, contact)?;
     sqlx::query!(
         "update patients.patient
-         set mrn = $2, given_name = $3, family_name = $4, search_name = $5, birth_date = $6, version = $7,
-             update_time = $8
+         set mrn = null, mrn_sealed = $2, mrn_hash = $3, given_name = $4, family_name = $5, search_name = $6,
+             birth_date = $7, version = $8, update_time = $9
          where id = $1",
         id.uuid(),
-        identity.mrn,
+        sealed.mrn,
+        sealed.mrn_hash,
         identity.given_name,
         identity.family_name,
         identity.search_name(),
@@ -105,44 +117,48 @@ pub async fn update(tx: &mut PgConnection, patient: &Patient) -> Result<(), Erro
     .await
     .map_err(mrn_raced)?;
     sqlx::query!(
-        "update patients.contact set phone = $2, email = $3, language = $4, time_zone = $5 where patient_id = $1",
+        "update patients.contact
+         set sealed = $2, phone_hash = $3, email_hash = $4, phone = null, email = null, language = null,
+             time_zone = null
+         where patient_id = $1",
         id.uuid(),
-        contact.phone.as_ref().map_or("", E164::as_str),
-        contact.email,
-        contact.language,
-        contact.time_zone,
+        sealed.contact,
+        sealed.phone_hash,
+        sealed.email_hash,
     )
     .execute(&mut *tx)
     .await?;
+    search::know_words(tx, &identity.search_name()).await?;
     Ok(())
 }
 
 /// Two updates to the same MRN at the same moment: the later one meets the constraint.
 fn mrn_raced(error: sqlx::Error) -> Error {
     let constraint = error.as_database_error().and_then(|e| e.constraint());
-    if constraint == Some("patient_mrn_unique") { Error::MrnExists } else { error.into() }
+    if constraint == Some("patient_mrn_hash_unique") { Error::MrnExists } else { error.into() }
 }
 
 /// Locks a patient against other changes, and reads it.
-pub async fn lock(tx: &mut PgConnection, id: PatientId) -> Result<Patient, Error> {
+pub async fn lock(tx: &mut PgConnection, keys: &Keys, id: PatientId) -> Result<Patient, Error> {
     sqlx::query!("select id from patients.patient where id = $1 for update", id.uuid())
         .fetch_optional(&mut *tx)
         .await?
         .ok_or_else(|| KitError::not_found(id))?;
-    get(tx, id).await
+    get(tx, keys, id).await
 }
 
 /// Reads one patient.
-pub async fn get(conn: &mut PgConnection, id: PatientId) -> Result<Patient, Error> {
-    load(conn, &[id.uuid()]).await?.pop().ok_or_else(|| KitError::not_found(id).into())
+pub async fn get(conn: &mut PgConnection, keys: &Keys, id: PatientId) -> Result<Patient, Error> {
+    load(conn, keys, &[id.uuid()]).await?.pop().ok_or_else(|| KitError::not_found(id).into())
 }
 
 /// Reads those of the patients that exist, in no order.
-pub async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Patient>> {
+pub async fn load(conn: &mut PgConnection, keys: &Keys, ids: &[Uuid]) -> Result<Vec<Patient>, Error> {
     let rows = sqlx::query_as!(
         Row,
-        r#"select p.id, p.mrn, p.given_name, p.family_name, p.birth_date, p.version, p.create_time, p.update_time,
-                  c.phone, c.email, c.language, c.time_zone,
+        r#"select p.id, p.mrn_sealed as "mrn!", p.given_name, p.family_name, p.birth_date, p.version, p.create_time, p.update_time,
+                  p.merged_into,
+                  c.sealed as "contact!",
                   s.state as "state?", s.source as "source?", s.wording as "wording?",
                   s.wording_language as "wording_language?", s.decide_time as "decide_time?",
                   s.record_time as "record_time?", s.recorded_by as "recorded_by?"
@@ -157,23 +173,21 @@ pub async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Pat
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(Row::patient).collect())
+    rows.into_iter().map(|row| row.patient(keys)).collect()
 }
 
 /// A patient with contact and the decision in force, if there is one.
 struct Row {
     id: Uuid,
-    mrn: String,
+    mrn: Vec<u8>,
     given_name: String,
     family_name: String,
     birth_date: NaiveDate,
     version: i64,
     create_time: DateTime<Utc>,
     update_time: DateTime<Utc>,
-    phone: String,
-    email: String,
-    language: String,
-    time_zone: String,
+    merged_into: Option<Uuid>,
+    contact: Vec<u8>,
     state: Option<String>,
     source: Option<String>,
     wording: Option<String>,
@@ -184,26 +198,23 @@ struct Row {
 }
 
 impl Row {
-    fn patient(self) -> Patient {
-        Patient {
-            id: self.id.into(),
+    fn patient(self, keys: &Keys) -> Result<Patient, Error> {
+        let id = self.id.into();
+        Ok(Patient {
+            id,
             consent: self.consent(),
+            contact: sealed::open_contact(keys, id, &self.contact)?,
             identity: Identity {
-                mrn: self.mrn,
+                mrn: sealed::open_mrn(keys, id, &self.mrn)?,
                 given_name: self.given_name,
                 family_name: self.family_name,
                 birth_date: self.birth_date,
             },
-            contact: Contact {
-                phone: E164::stored(self.phone),
-                email: self.email,
-                language: self.language,
-                time_zone: self.time_zone,
-            },
             version: self.version,
             create_time: self.create_time,
             update_time: self.update_time,
-        }
+            merged_into: self.merged_into.map(PatientId::from),
+        })
     }
 
     fn consent(&self) -> Option<Consent> {
@@ -218,97 +229,6 @@ impl Row {
             effective: true,
         })
     }
-}
-
-/// What a search asks for; `None` and empty = anything.
-#[derive(Clone, Debug, Default)]
-pub struct Criteria {
-    /// Names, as [`crate::domain::comparable`] makes them.
-    pub name: String,
-    /// Exact number.
-    pub phone: Option<E164>,
-    /// Exact day.
-    pub birth_date: Option<NaiveDate>,
-    /// Exact MRN.
-    pub mrn: String,
-}
-
-/// Patients who fit, with their scores in thousandths, best first, then by id.
-pub async fn search(
-    tx: &mut PgConnection,
-    criteria: &Criteria,
-    after: Option<(i32, Uuid)>,
-    limit: i64,
-) -> sqlx::Result<Vec<(Uuid, i32)>> {
-    sqlx::query!(
-        "select set_config('pg_trgm.word_similarity_threshold', $1, true)",
-        NAME_LIKENESS.to_string()
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    let (score, id) = after.unzip();
-    let rows = sqlx::query!(
-        r#"select id, score as "score!" from (
-               select p.id, case when $1 = '' then 1000
-                            else round(extensions.word_similarity($1, p.search_name) * 1000)::int end as score
-               from patients.patient p
-               join patients.contact c on c.patient_id = p.id
-               where ($1 = '' or p.search_name operator(extensions.%>) $1)
-                 and ($2 = '' or c.phone = $2)
-                 and ($3::date is null or p.birth_date = $3)
-                 and ($4 = '' or p.mrn = $4)
-           ) found
-           where $5::int is null or (-score, id) > (-$5::int, $6::uuid)
-           order by score desc, id
-           limit $7"#,
-        criteria.name,
-        criteria.phone.as_ref().map_or("", E164::as_str),
-        criteria.birth_date,
-        criteria.mrn,
-        score,
-        id,
-        limit,
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.score)).collect())
-}
-
-/// Other patients with the same phone, or the same name and birth date: who, and which of the two fits.
-pub async fn duplicates(
-    conn: &mut PgConnection,
-    patient: &Patient,
-    limit: i64,
-) -> sqlx::Result<Vec<(Uuid, SamePerson)>> {
-    let rows = sqlx::query!(
-        r#"select id as "id!", bool_or(by_name) as "name!", bool_or(by_phone) as "phone!" from (
-               select id, true as by_name, false as by_phone from patients.patient
-               where birth_date = $2 and search_name = $3
-               union all
-               select patient_id, false, true from patients.contact where phone = $4 and phone <> ''
-           ) found
-           where id <> $1
-           group by id
-           order by bool_or(by_name) and bool_or(by_phone) desc, bool_or(by_name) desc, id
-           limit $5"#,
-        patient.id.uuid(),
-        patient.identity.birth_date,
-        patient.identity.search_name(),
-        patient.contact.phone.as_ref().map_or("", E164::as_str),
-        limit,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, SamePerson { name: row.name, phone: row.phone })).collect())
-}
-
-/// In what two patients agree.
-#[derive(Clone, Copy, Debug)]
-pub struct SamePerson {
-    /// Name and birth date.
-    pub name: bool,
-    /// Phone.
-    pub phone: bool,
 }
 
 /// Records a decision about texts.

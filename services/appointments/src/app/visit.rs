@@ -51,7 +51,7 @@ impl App {
         finish(fresh, &row).await
     }
 
-    /// Notes that the patient is here. A reason given for an override is kept in the history.
+    /// Notes that the patient is here, with the intake form submitted or a reason to go without, which is kept in the history.
     pub async fn check_in(
         &self,
         caller: &Caller,
@@ -73,6 +73,10 @@ impl App {
         step(&mut row, State::CheckedIn)?;
         if !row.is_visit_day(now) {
             return Err(Error::NotVisitDay(row.id));
+        }
+        let needs_intake = row.intake_form_id.is_some() && override_reason.is_empty();
+        if needs_intake && !store::is_intake_complete(&mut fresh.tx, row.id).await? {
+            return Err(Error::IntakeIncomplete(row.id));
         }
         if after_no_show {
             (row.fee_due, row.closed_at) = (false, None);

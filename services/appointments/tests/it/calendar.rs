@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use kit::fields::{date, timestamp};
-use kit::ids::{ProviderId, RoomId};
+use kit::ids::{FormId, ProviderId, RoomId};
 use proto::clinic::scheduling::v1 as pb;
 use proto::clinic::scheduling::v1::BlockCode;
 use proto::clinic::scheduling::v1::availability_service_server::{
@@ -27,6 +27,8 @@ pub(crate) struct Script {
     /// Who fits when any provider will do.
     pub(crate) providers: Vec<ProviderId>,
     pub(crate) copay: bool,
+    /// The form that visits ask for.
+    pub(crate) intake_form: Option<FormId>,
     /// Provider's time before and after each visit.
     pub(crate) buffers: (TimeDelta, TimeDelta),
     pub(crate) version: i64,
@@ -54,6 +56,7 @@ impl Calendar {
             rooms: (0..rooms).map(|_| RoomId::new()).collect(),
             providers: vec![],
             copay: false,
+            intake_form: None,
             buffers: (TimeDelta::zero(), TimeDelta::zero()),
             version: 1,
             blocks: vec![],
@@ -126,7 +129,7 @@ impl Calendar {
             visit_date: Some(date(start.with_timezone(&script.zone).date_naive())),
             time_zone: script.zone.name().into(),
             copay_required: script.copay,
-            ..Default::default()
+            intake_form_id: script.intake_form.map(|form| form.to_string()).unwrap_or_default(),
         })
     }
 

@@ -6,6 +6,7 @@
 mod calendar;
 mod displaced;
 mod harness;
+mod intake;
 mod lists;
 mod model;
 mod moves;

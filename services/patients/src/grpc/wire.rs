@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::access::Entry;
-use crate::app::Correction;
+use crate::app::{Correction, History};
 use crate::domain::{
-    Consent, Contact, E164, Identity, MAX_NAME, Match, Patient, is_born, is_email, is_language, is_mrn,
+    Consent, Contact, E164, Identity, MAX_NAME, Match, Merge, Patient, is_born, is_email, is_language, is_mrn,
 };
 
 /// Characters of an etag: it is a version.
@@ -171,10 +171,11 @@ impl<'a> Form<'a> {
 }
 
 /// A patient as `view` shows it. `history` is shown in the history's view only.
-pub(super) fn patient(patient: &Patient, view: PatientView, history: &[Consent]) -> pb::Patient {
+pub(super) fn patient(patient: &Patient, view: PatientView, history: &History) -> pb::Patient {
     let reference = pb::Patient {
         id: patient.id.to_string(),
         etag: patient.version.to_string(),
+        merged_into_id: patient.merged_into.map(|id| id.to_string()).unwrap_or_default(),
         ..pb::Patient::default()
     };
     if view == PatientView::Reference {
@@ -205,7 +206,8 @@ pub(super) fn patient(patient: &Patient, view: PatientView, history: &[Consent])
         given_name: given_name.clone(),
         family_name: family_name.clone(),
         birth_date: Some(date(*birth_date)),
-        sms_consent_history: history.iter().map(consent).collect(),
+        merges: history.merges.iter().map(merge).collect(),
+        sms_consent_history: history.consents.iter().map(consent).collect(),
         create_time: Some(timestamp(patient.create_time)),
         update_time: Some(timestamp(patient.update_time)),
         ..contact
@@ -214,7 +216,7 @@ pub(super) fn patient(patient: &Patient, view: PatientView, history: &[Consent])
 
 pub(super) fn patient_match(found: &Match, view: PatientView) -> pb::PatientMatch {
     pb::PatientMatch {
-        patient: Some(patient(&found.patient, view, &[])),
+        patient: Some(patient(&found.patient, view, &History::default())),
         score: f64::from(found.score) / 1000.0,
         matched_fields: found.matched_fields.iter().map(|f| (*f).to_owned()).collect(),
     }
@@ -224,6 +226,16 @@ pub(super) fn patient_match(found: &Match, view: PatientView) -> pb::PatientMatc
 pub(super) fn shown_in(response: &pb::RegisterPatientResponse) -> Vec<PatientId> {
     let duplicates = response.likely_duplicates.iter().filter_map(|m| m.patient.as_ref());
     response.patient.iter().chain(duplicates).filter_map(|p| p.id.parse().ok()).collect()
+}
+
+fn merge(merge: &Merge) -> pb::PatientMerge {
+    pb::PatientMerge {
+        merged_patient_id: merge.merged.to_string(),
+        merged_mrn: merge.mrn.clone(),
+        reason: merge.reason.clone(),
+        merged_by: merge.merged_by.clone(),
+        merge_time: Some(timestamp(merge.merge_time)),
+    }
 }
 
 pub(super) fn consent(consent: &Consent) -> pb::SmsConsent {

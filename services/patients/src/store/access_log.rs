@@ -9,7 +9,10 @@ use proto::clinic::patients::v1::{AccessAction, AccessPurpose};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::access::{Access, Entry, Look, chain_of};
+use crate::access::{Access, Broken, Chain, Entry, Look, chain_of};
+
+/// Rows read at a time when chains are checked.
+const CHECKED_AT_ONCE: i64 = 5_000;
 
 /// Appends one row for each patient of each look. Call it last: the chains' ends stay locked until the transaction ends.
 pub async fn append(
@@ -122,7 +125,7 @@ fn trace_id() -> String {
 /// Which rows to list; `None` and empty = any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this patient.
+    /// Of this patient and of those merged into it.
     pub patient: Option<PatientId>,
     /// Not before this.
     pub from: Option<DateTime<Utc>>,
@@ -148,11 +151,12 @@ pub async fn list(
         Some((time, chain, sequence)) => (Some(time), Some(chain), Some(sequence)),
         None => (None, None, None),
     };
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         "select chain, sequence, patient_id, access_time, actor, actor_role, action, method, fields, purpose,
                 break_glass_reason, trace_id, previous_hash, hash
          from patients.access_log
-         where ($1::uuid is null or patient_id = $1)
+         where ($1::uuid is null or patient_id in (select id from patients.patient where id = $1 or merged_into = $1))
            and ($2::timestamptz is null or access_time >= $2)
            and ($3::timestamptz is null or access_time < $3)
            and ($4 = '' or actor = $4)
@@ -174,21 +178,94 @@ pub async fn list(
     )
     .fetch_all(conn)
     .await?;
-    let entries = rows.into_iter().map(|row| Entry {
-        chain: row.chain,
-        sequence: row.sequence,
-        patient: row.patient_id.into(),
-        access_time: row.access_time,
-        actor: row.actor,
-        actor_role: Role::from_str_name(&row.actor_role).unwrap_or_default(),
-        action: AccessAction::from_str_name(&row.action).unwrap_or_default(),
-        method: row.method,
-        fields: row.fields,
-        purpose: AccessPurpose::from_str_name(&row.purpose).unwrap_or_default(),
-        break_glass_reason: row.break_glass_reason,
-        trace_id: row.trace_id,
-        previous_hash: row.previous_hash,
-        hash: row.hash,
-    });
-    Ok(entries.collect())
+    Ok(rows.into_iter().map(Row::entry).collect())
+}
+
+/// The row as it stands.
+struct Row {
+    chain: i16,
+    sequence: i64,
+    patient_id: Uuid,
+    access_time: DateTime<Utc>,
+    actor: String,
+    actor_role: String,
+    action: String,
+    method: String,
+    fields: Vec<String>,
+    purpose: String,
+    break_glass_reason: String,
+    trace_id: String,
+    previous_hash: Vec<u8>,
+    hash: Vec<u8>,
+}
+
+impl Row {
+    fn entry(self) -> Entry {
+        Entry {
+            chain: self.chain,
+            sequence: self.sequence,
+            patient: self.patient_id.into(),
+            access_time: self.access_time,
+            actor: self.actor,
+            actor_role: Role::from_str_name(&self.actor_role).unwrap_or_default(),
+            action: AccessAction::from_str_name(&self.action).unwrap_or_default(),
+            method: self.method,
+            fields: self.fields,
+            purpose: AccessPurpose::from_str_name(&self.purpose).unwrap_or_default(),
+            break_glass_reason: self.break_glass_reason,
+            trace_id: self.trace_id,
+            previous_hash: self.previous_hash,
+            hash: self.hash,
+        }
+    }
+}
+
+/// What a look at the whole log found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Rows that are as they were written, up to the first that is not.
+    pub rows: i64,
+    /// The first row that is not, by chain and place.
+    pub broken: Option<Broken>,
+}
+
+/// Checks every row of every chain, as all of them stood at one moment; ends at the first that is not as it was written. `tx` must
+/// not have read anything yet.
+pub async fn verify(tx: &mut PgConnection) -> sqlx::Result<Verified> {
+    // Rows appended meanwhile are neither read nor missed.
+    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *tx).await?;
+    let ends = sqlx::query!("select chain, sequence, hash from patients.access_chain order by chain")
+        .fetch_all(&mut *tx)
+        .await?;
+    let mut rows = 0;
+    for number in 0..i16::from(crate::access::CHAINS) {
+        let mut chain = Chain::new(number);
+        let mut read = 0;
+        loop {
+            let batch = sqlx::query_as!(
+                Row,
+                "select chain, sequence, patient_id, access_time, actor, actor_role, action, method, fields, purpose,
+                        break_glass_reason, trace_id, previous_hash, hash
+                 from patients.access_log where chain = $1 and sequence > $2 order by sequence limit $3",
+                number,
+                read,
+                CHECKED_AT_ONCE
+            )
+            .fetch_all(&mut *tx)
+            .await?;
+            let Some(last) = batch.last() else { break };
+            read = last.sequence;
+            for row in batch {
+                if let Err(broken) = chain.follow(&row.entry()) {
+                    return Ok(Verified { rows, broken: Some(broken) });
+                }
+                rows += 1;
+            }
+        }
+        let end = ends.iter().find(|end| end.chain == number).map(|end| (end.sequence, end.hash.as_slice()));
+        if let Err(broken) = chain.end(end) {
+            return Ok(Verified { rows, broken: Some(broken) });
+        }
+    }
+    Ok(Verified { rows, broken: None })
 }

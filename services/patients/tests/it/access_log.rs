@@ -1,9 +1,10 @@
 //! One row for each look, chained, and out of reach of an ordinary hand.
 
+use patients::store::access_log;
 use proto::clinic::auth::v1::Role;
 use proto::clinic::patients::v1::{
-    AccessAction, AccessPurpose, ListAccessLogRequest, SearchPatientsRequest, SetSmsConsentRequest,
-    SmsConsentSource, SmsConsentState,
+    AccessAction, AccessPurpose, ListAccessLogRequest, RegisterPatientRequest, SearchPatientsRequest,
+    SetSmsConsentRequest, SmsConsentSource, SmsConsentState,
 };
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
@@ -123,4 +124,52 @@ async fn simultaneous_looks_leave_a_chain_without_gaps() {
     links.sort_unstable();
     assert_eq!(links.iter().map(|l| l.0).collect::<Vec<_>>(), (1..=LOOKS as i64 + 1).collect::<Vec<_>>());
     assert!(links.windows(2).all(|pair| pair[0].2 == pair[1].1));
+}
+
+/// What a check of the log finds after a superuser ran `sql` on it.
+async fn found_after(suite: &Suite, sql: &str) -> Option<String> {
+    let mut admin = suite.servers.admin().await;
+    let guard = |on: &str| format!("alter table patients.access_log {on} trigger access_log_append_only");
+    for sql in [guard("disable"), sql.to_owned(), guard("enable")] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut admin).await.expect("a superuser may");
+    }
+    let mut tx = admin.begin().await.expect("a transaction");
+    let verified = access_log::verify(&mut tx).await.expect("checked");
+    verified.broken.map(|broken| broken.to_string())
+}
+
+#[tokio::test]
+async fn a_check_names_the_first_row_that_was_edited_deleted_or_moved() {
+    let suite = Suite::start().await;
+    let patient_id = "00000000-0000-4000-8000-000000000007".to_owned();
+    let ada = Some(someone("Ada", "King", ""));
+    let request =
+        RegisterPatientRequest { patient_id: patient_id.clone(), patient: ada, ..Default::default() };
+    suite.desk().register_patient(request).await.expect("registered");
+    for _ in 0..5 {
+        suite.desk().get_patient(get(&patient_id)).await.expect("read");
+    }
+    let said = |row: i64, what: &str| Some(format!("row {row} of chain 7 {what}"));
+    assert_eq!(found_after(&suite, "select 1").await, None);
+
+    let edit = "update patients.access_log set actor = 'someone' where chain = 7 and sequence = 3";
+    assert_eq!(found_after(&suite, edit).await, said(3, "is not as it was written"));
+    let mend = "update patients.access_log set actor = 'ana' where chain = 7 and sequence = 3";
+    assert_eq!(found_after(&suite, mend).await, None);
+
+    let swap = "update patients.access_log set sequence = -sequence where chain = 7 and sequence in (2, 3);
+                update patients.access_log set sequence = 5 + sequence where chain = 7 and sequence < 0";
+    assert_eq!(found_after(&suite, swap).await, said(2, "is not as it was written"));
+    let back = "update patients.access_log set sequence = -sequence where chain = 7 and sequence in (2, 3);
+                update patients.access_log set sequence = 5 + sequence where chain = 7 and sequence < 0";
+    assert_eq!(found_after(&suite, back).await, None);
+
+    let last = "delete from patients.access_log where chain = 7 and sequence = 6";
+    assert_eq!(found_after(&suite, last).await, said(6, "is missing"));
+    let inner = "delete from patients.access_log where chain = 7 and sequence = 2";
+    assert_eq!(found_after(&suite, inner).await, said(2, "is missing"));
+    let all = "delete from patients.access_log where chain = 7";
+    assert_eq!(found_after(&suite, all).await, said(1, "is missing"));
+    let end = "update patients.access_chain set sequence = 0 where chain = 7";
+    assert_eq!(found_after(&suite, end).await, said(0, "is not the end that was noted"));
 }

@@ -97,3 +97,39 @@ async fn who_may_say_what_is_checked() {
     let status = refused(own.set_sms_consent(bad).await, Code::InvalidArgument, "INVALID_FIELD");
     assert_eq!(bad_fields(&status), ["state", "source", "wording", "wording_language", "decide_time"]);
 }
+
+#[tokio::test]
+async fn racing_decisions_have_one_order_and_none_is_lost() {
+    const DECISIONS: usize = 12;
+    let suite = Suite::start().await;
+    let patient = suite.registered(someone("Ada", "King", "202-555-0123")).await;
+    let calls = (0..DECISIONS).map(|n| {
+        let (mut notify, mut own) = (suite.call_as(Role::Service, "notify"), suite.patient(&patient.id));
+        let mut stop = decision(&patient, SmsConsentState::Revoked, SmsConsentSource::InboundSms);
+        stop.wording = "STOP".to_owned();
+        let start = decision(&patient, SmsConsentState::Granted, SmsConsentSource::Portal);
+        tokio::spawn(async move {
+            let told = if n % 2 == 0 {
+                notify.set_sms_consent(stop).await
+            } else {
+                own.set_sms_consent(start).await
+            };
+            told.expect("recorded")
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.expect("no panic");
+    }
+    let mut request = get(&patient.id);
+    request.view = PatientView::History.into();
+    let shown = suite.desk().get_patient(request).await.expect("shown").into_inner();
+    assert_eq!(shown.sms_consent_history.len(), DECISIONS);
+    let effective: Vec<_> = shown.sms_consent_history.iter().filter(|c| c.effective).collect();
+    assert_eq!(shown.sms_consent.as_ref(), effective.first().copied());
+    let events: Vec<SmsConsentChanged> =
+        testkit::collect(&suite.servers.broker().await, "patients", effective.len()).await;
+    let told: Vec<_> = events.iter().rev().map(|e| e.state()).collect();
+    assert_eq!(told, effective.iter().map(|c| c.state()).collect::<Vec<_>>());
+    let versions: Vec<_> = events.iter().map(|e| e.version).collect();
+    assert_eq!(versions, (2..2 + effective.len() as i64).collect::<Vec<_>>());
+}

@@ -2,7 +2,10 @@
 
 mod access_log;
 mod consent;
+mod intake;
+mod merge;
 mod registration;
+mod sealing;
 mod search;
 
 use kit::client::Outbound;
@@ -31,7 +34,8 @@ impl Suite {
         let servers = Servers::start().await;
         let (listener, url) = testkit::listener().await;
         let service: Service = servers.service(patients::NAME);
-        let config = Config { service, default_region: "US".parse::<Region>().expect("a country") };
+        let config =
+            Config { service, default_region: "US".parse::<Region>().expect("a country"), keys: None };
         let run = patients::run(listener, config, servers.clock.clone(), servers.stop.clone());
         tokio::spawn(async move { run.await.expect("the service runs until it is stopped") });
         Self { servers, url }

@@ -133,6 +133,36 @@ async fn likely_duplicates_are_named_best_first_and_stop_nothing() {
 }
 
 #[tokio::test]
+async fn a_mistyped_name_or_a_shared_address_hints_at_a_duplicate() {
+    let suite = Suite::start().await;
+    let first =
+        Patient { email: "kj@example.org".to_owned(), ..someone("Katherine", "Johnson", "202-555-0123") };
+    suite.registered(first).await;
+    let other_day = Some(Date { year: 1985, month: 7, day: 1 });
+    let cases = [
+        (someone("Kathrine", "Jonson", ""), vec!["name", "birth_date"]),
+        (someone("Johnson", "Katherine", ""), vec!["name", "birth_date"]),
+        (
+            Patient { birth_date: other_day, ..someone("Katherine", "Johnson", "202-555-0123") },
+            vec!["name", "phone"],
+        ),
+        (
+            Patient { email: "KJ@example.org".to_owned(), birth_date: other_day, ..someone("Bo", "Li", "") },
+            vec!["email"],
+        ),
+        (Patient { birth_date: other_day, ..someone("Katherine", "Johnson", "") }, vec![]),
+        (someone("Bo", "Li", ""), vec![]),
+    ];
+    for (patient, fields) in cases {
+        let request =
+            RegisterPatientRequest { patient: Some(patient), validate_only: true, ..Default::default() };
+        let found = suite.desk().register_patient(request).await.expect("checked").into_inner();
+        let matched: Vec<_> = found.likely_duplicates.iter().flat_map(|m| m.matched_fields.clone()).collect();
+        assert_eq!(matched, fields);
+    }
+}
+
+#[tokio::test]
 async fn a_patient_corrects_its_contact_and_staff_the_rest() {
     let suite = Suite::start().await;
     let patient = suite.registered(someone("Ada", "King", "202-555-0123")).await;

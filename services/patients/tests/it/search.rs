@@ -32,6 +32,58 @@ async fn typos_accents_order_and_beginnings_do_not_hide_a_patient() {
 }
 
 #[tokio::test]
+async fn whole_names_come_before_beginnings_and_those_before_typos() {
+    let suite = Suite::start().await;
+    for (given, family) in
+        [("Martin", "Smyth"), ("Martina", "Smith"), ("Smith", "Martin"), ("Martin", "Smithson"), ("Bo", "Li")]
+    {
+        suite.registered(someone(given, family, "")).await;
+    }
+    let mut request = by_name("martin smith");
+    assert_eq!(names(&suite, request.clone()).await, ["Martin", "Smith", "Smithson", "Smyth"]);
+    let found = suite.desk().search_patients(request.clone()).await.expect("found").into_inner().matches;
+    assert!(found.windows(2).all(|pair| pair[0].score >= pair[1].score) && found[0].score > found[3].score);
+
+    // One at a time, the same in the same order.
+    request.page_size = 1;
+    let mut paged = vec![];
+    loop {
+        let page = suite.desk().search_patients(request.clone()).await.expect("a page").into_inner();
+        paged.extend(page.matches);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(paged, found);
+    assert_eq!(names(&suite, by_name("bo li")).await, ["Li"]);
+    for nobody in ["ba li", "martin", "-- ' &|!:*", "<->", "martin & smith | x"] {
+        let found = suite.desk().search_patients(by_name(nobody)).await;
+        assert!(found.is_ok() || nobody.starts_with(['-', '<']), "{nobody} is a search or a bad field");
+    }
+}
+
+#[tokio::test]
+async fn letters_with_strokes_apostrophes_and_hyphens_are_found_as_they_are_typed() {
+    let suite = Suite::start().await;
+    for (given, family) in
+        [("Łukasz", "Sørensen"), ("Siobhán", "O’Brien"), ("Anna", "Smith-Jones"), ("伟", "李")]
+    {
+        suite.registered(someone(given, family, "")).await;
+    }
+    for (query, family) in [
+        ("lukasz sorensen", "Sørensen"),
+        ("o'brien", "O’Brien"),
+        ("obrien siobhan", "O’Brien"),
+        ("jones anna smith", "Smith-Jones"),
+        ("smith-jones", "Smith-Jones"),
+        ("李 伟", "李"),
+    ] {
+        assert_eq!(names(&suite, by_name(query)).await, [family], "{query}");
+    }
+}
+
+#[tokio::test]
 async fn phone_birth_date_and_mrn_must_all_match() {
     let suite = Suite::start().await;
     let first =

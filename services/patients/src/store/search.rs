@@ -1,0 +1,379 @@
+//! Finding patients, and those who are probably one person.
+//!
+//! A search by name goes down in ranks: names that have every word asked for, then those that have some only as a beginning, then
+//! those a typo or two away, and, when nobody was found by then, those that merely sound alike. Within a rank patients are in
+//! order of their ids, so each rank ends as soon as a page is full, however many fit.
+
+use chrono::NaiveDate;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::sealed;
+use crate::domain::{E164, Patient, slips};
+use crate::error::Error;
+use crate::seal::Keys;
+
+/// Words of a search that are looked at; the rest narrow nothing.
+const MAX_WORDS: usize = 8;
+/// Conditions the index is asked with: one for each word, the last for all that remain. It passes over what one of them rules out.
+const CONDITIONS: usize = 4;
+/// Longer words that are spelled out for a beginning at most; where there are more, so many patients fit that it needs no help.
+const MAX_BEGINNINGS: usize = 64;
+/// Words that one may be mistyped for, at most.
+const MAX_TYPOS: usize = 24;
+/// How alike a word must be to what was asked for to be found when nothing else is, 0 to 1, and how many such words at most.
+const LIKENESS: f32 = 0.5;
+const MAX_ALIKE: i64 = 24;
+/// Shorter words have no typos: one letter would change them beyond recognition.
+const MIN_TYPO_LETTERS: usize = 4;
+/// How alike the names of one person are at least, 0 to 1.
+const SAME_NAME: f32 = 0.4;
+/// Patients with the same phone, e-mail or birth date who are compared with a new one.
+const MAX_COMPARED: i64 = 200;
+
+/// What a search asks for; `None` and empty = anything. Not printed by `Debug`: it would end in a log.
+#[derive(Clone, Default)]
+pub struct Criteria {
+    /// Names, as [`crate::domain::comparable`] makes them.
+    pub name: String,
+    /// Exact number.
+    pub phone: Option<E164>,
+    /// Exact day.
+    pub birth_date: Option<NaiveDate>,
+    /// Exact MRN.
+    pub mrn: String,
+}
+
+/// How well a name fits, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Every word is there.
+    Exact,
+    /// Some are there only as beginnings.
+    Beginning,
+    /// Some with a typo.
+    Typo,
+    /// Some merely sound alike.
+    Alike,
+}
+
+impl Rank {
+    const ALL: [Self; 4] = [Self::Exact, Self::Beginning, Self::Typo, Self::Alike];
+
+    /// Its score in thousandths.
+    fn score(self) -> i32 {
+        match self {
+            Self::Exact => 1000,
+            Self::Beginning => 900,
+            Self::Typo => 700,
+            Self::Alike => 500,
+        }
+    }
+}
+
+/// Words that stand for one word of a search, by rank.
+struct Word {
+    text: String,
+    /// `None` = too many to spell out.
+    beginnings: Option<Vec<String>>,
+    typos: Vec<String>,
+    alike: Vec<String>,
+}
+
+impl Word {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), beginnings: None, typos: vec![], alike: vec![] }
+    }
+
+    /// The tsquery of what fits at `rank` and not better; `None` = nothing does.
+    fn at(&self, rank: Rank) -> Option<String> {
+        match (rank, &self.beginnings) {
+            (Rank::Exact, _) => Some(lexeme(&self.text)),
+            (Rank::Beginning, None) => Some(format!("{}:*", lexeme(&self.text))),
+            (Rank::Beginning, Some(words)) => any_of(words),
+            (Rank::Typo, _) => any_of(&self.typos),
+            (Rank::Alike, _) => any_of(&self.alike),
+        }
+    }
+
+    /// The tsquery of what fits at `rank` or better.
+    fn until(&self, rank: Rank) -> String {
+        let parts = Rank::ALL.into_iter().filter(|better| *better <= rank).filter_map(|r| match r {
+            // As a beginning it includes itself.
+            Rank::Exact if rank > Rank::Exact => None,
+            Rank::Beginning => Some(format!("{}:*", lexeme(&self.text))),
+            _ => self.at(r),
+        });
+        format!("({})", parts.collect::<Vec<_>>().join(" | "))
+    }
+}
+
+/// A word, quoted for a tsquery. Words have no quotes and no backslashes: they are letters and digits.
+fn lexeme(word: &str) -> String {
+    format!("'{word}'")
+}
+
+fn any_of(words: &[String]) -> Option<String> {
+    let words: Vec<_> = words.iter().map(|word| lexeme(word)).collect();
+    (!words.is_empty()).then(|| format!("({})", words.join(" | ")))
+}
+
+/// What a name must fit: each of `all`, and not all of `above` together; tsqueries.
+#[derive(Default)]
+struct Name {
+    all: [Option<String>; CONDITIONS],
+    above: Option<String>,
+}
+
+impl Name {
+    /// Names whose words fit at `rank`, some not better; `None` = there are none.
+    fn at(words: &[Word], rank: Rank) -> Option<Self> {
+        let until = |rank: Rank| words.iter().map(move |word| word.until(rank));
+        let better = Rank::ALL.into_iter().rev().find(|better| *better < rank);
+        let above = better.map(|better| until(better).collect::<Vec<_>>().join(" & "));
+        // Of a single word only what is new at this rank is looked up: with the usual words among them the index would be passed by.
+        let mut fits: Vec<_> = match words {
+            [word] => vec![word.at(rank)?],
+            _ if words.iter().any(|word| word.at(rank).is_some()) => until(rank).collect(),
+            _ => return None,
+        };
+        let mut all = [const { None }; CONDITIONS];
+        let rest = fits.split_off(fits.len().min(CONDITIONS - 1));
+        all[CONDITIONS - 1] = (!rest.is_empty()).then(|| rest.join(" & "));
+        for (place, fit) in all.iter_mut().zip(fits) {
+            *place = Some(fit);
+        }
+        Some(Self { all, above })
+    }
+}
+
+/// Patients who fit, with their scores in thousandths, best first, then by id.
+pub async fn search(
+    tx: &mut PgConnection,
+    keys: &Keys,
+    criteria: &Criteria,
+    after: Option<(i32, Uuid)>,
+    limit: i64,
+) -> Result<Vec<(Uuid, i32)>, Error> {
+    let mut words: Vec<&str> = criteria.name.split(' ').filter(|word| !word.is_empty()).collect();
+    words.sort_unstable();
+    words.dedup();
+    let mut words: Vec<_> = words.into_iter().take(MAX_WORDS).map(Word::new).collect();
+    let sought = Sought::new(keys, criteria);
+    if words.is_empty() {
+        let ids = sought.page(tx, Name::default(), after.map(|(_, id)| id), limit).await?;
+        return Ok(ids.into_iter().map(|id| (id, Rank::Exact.score())).collect());
+    }
+    let (mut found, mut read) = (vec![], Rank::Exact);
+    for rank in Rank::ALL {
+        if after.is_some_and(|(score, _)| score < rank.score()) {
+            continue;
+        }
+        let better = !found.is_empty() || after.is_some_and(|(score, _)| score > rank.score());
+        if found.len() as i64 == limit || (rank == Rank::Alike && better) {
+            break;
+        }
+        if rank > Rank::Exact && read == Rank::Exact {
+            near_words(tx, &mut words).await?;
+            read = Rank::Typo;
+        }
+        if rank == Rank::Alike {
+            words_alike(tx, &mut words).await?;
+        }
+        let Some(name) = Name::at(&words, rank) else { continue };
+        let start = after.filter(|(score, _)| *score == rank.score()).map(|(_, id)| id);
+        let ids = sought.page(tx, name, start, limit - found.len() as i64).await?;
+        found.extend(ids.into_iter().map(|id| (id, rank.score())));
+    }
+    Ok(found)
+}
+
+/// Looks up what each word may be the beginning of, and what it may be mistyped for.
+async fn near_words(tx: &mut PgConnection, words: &mut [Word]) -> sqlx::Result<()> {
+    for word in words {
+        let end = format!("{}\u{10FFFF}", word.text);
+        let mut beginnings = sqlx::query_scalar!(
+            "select word from patients.name_word where word > $1 and word < $2 limit $3",
+            word.text,
+            end,
+            MAX_BEGINNINGS as i64 + 1
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        beginnings.retain(|longer| longer.starts_with(&word.text));
+        word.beginnings = (beginnings.len() <= MAX_BEGINNINGS).then_some(beginnings);
+        if word.text.chars().count() < MIN_TYPO_LETTERS {
+            continue;
+        }
+        let near = sqlx::query_scalar!(
+            "select word from patients.name_word where near && patients.near($1)",
+            word.text
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let others = near.into_iter().filter(|other| !other.starts_with(&word.text));
+        let mut typos: Vec<_> =
+            others.filter_map(|other| Some((slips(&word.text, &other)?, other))).collect();
+        typos.sort_unstable();
+        word.typos = typos.into_iter().take(MAX_TYPOS).map(|(_, other)| other).collect();
+    }
+    Ok(())
+}
+
+/// Looks up what sounds like each word, by trigrams.
+async fn words_alike(tx: &mut PgConnection, words: &mut [Word]) -> sqlx::Result<()> {
+    let threshold = LIKENESS.to_string();
+    sqlx::query!("select set_config('pg_trgm.word_similarity_threshold', $1, true)", threshold)
+        .fetch_one(&mut *tx)
+        .await?;
+    for word in words.iter_mut().filter(|word| word.text.chars().count() >= MIN_TYPO_LETTERS) {
+        word.alike = sqlx::query_scalar!(
+            "select word from patients.name_word where word operator(extensions.%>) $1
+             order by extensions.word_similarity($1, word) desc, word limit $2",
+            word.text,
+            MAX_ALIKE
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// What must fit exactly, hashed as it is stored.
+struct Sought {
+    phone: Option<Vec<u8>>,
+    birth_date: Option<NaiveDate>,
+    mrn: Option<Vec<u8>>,
+}
+
+impl Sought {
+    fn new(keys: &Keys, criteria: &Criteria) -> Self {
+        Self {
+            phone: criteria.phone.as_ref().map(|phone| sealed::phone_hash(keys, phone)),
+            birth_date: criteria.birth_date,
+            mrn: (!criteria.mrn.is_empty()).then(|| sealed::mrn_hash(keys, &criteria.mrn)),
+        }
+    }
+
+    /// The next patients by id who fit this and `name`. What a merged patient was found by finds its survivor.
+    async fn page(
+        &self,
+        tx: &mut PgConnection,
+        name: Name,
+        after: Option<Uuid>,
+        limit: i64,
+    ) -> sqlx::Result<Vec<Uuid>> {
+        let Name { all: [first, second, third, rest], above } = name;
+        sqlx::query_scalar!(
+            "select p.id from patients.patient p
+             where p.merged_into is null
+               and ($1::text is null or p.words @@ $1::text::tsquery)
+               and ($2::text is null or p.words @@ $2::text::tsquery)
+               and ($3::text is null or p.words @@ $3::text::tsquery)
+               and ($4::text is null or p.words @@ $4::text::tsquery)
+               and ($5::text is null or not p.words @@ $5::text::tsquery)
+               and ($6::bytea is null or p.id in (
+                       select coalesce(m.merged_into, m.id) from patients.contact c
+                       join patients.patient m on m.id = c.patient_id where c.phone_hash = $6))
+               and ($7::date is null or p.id in (
+                       select coalesce(m.merged_into, m.id) from patients.patient m where m.birth_date = $7))
+               and ($8::bytea is null or p.id in (
+                       select coalesce(m.merged_into, m.id) from patients.patient m where m.mrn_hash = $8))
+               and ($9::uuid is null or p.id > $9)
+             order by p.id
+             limit $10",
+            first,
+            second,
+            third,
+            rest,
+            above,
+            self.phone,
+            self.birth_date,
+            self.mrn,
+            after,
+            limit
+        )
+        .fetch_all(tx)
+        .await
+    }
+}
+
+/// Notes the words of a name, so that typos find them.
+pub(super) async fn know_words(tx: &mut PgConnection, name: &str) -> sqlx::Result<()> {
+    let mut words: Vec<String> = name.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    // In one order, so that two registrations cannot wait for each other.
+    words.sort_unstable();
+    sqlx::query!(
+        "insert into patients.name_word (word, near)
+         select word, patients.near(word) from unnest($1::text[]) as given (word)
+         where not exists (select from patients.name_word known where known.word = given.word)
+         on conflict do nothing",
+        &words
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// In what two patients agree.
+#[derive(Clone, Copy, Debug)]
+pub struct SamePerson {
+    /// How alike their names are, 0 to 1.
+    pub likeness: f32,
+    /// Whether that is alike enough for one person.
+    pub name: bool,
+    /// Birth date.
+    pub birth_date: bool,
+    /// Phone.
+    pub phone: bool,
+    /// E-mail address.
+    pub email: bool,
+}
+
+/// Other patients who share phone or e-mail address, or birth date and much of the name. What a merged patient shares, its survivor
+/// does.
+pub async fn duplicates(
+    conn: &mut PgConnection,
+    keys: &Keys,
+    patient: &Patient,
+) -> Result<Vec<(Uuid, SamePerson)>, Error> {
+    let sealed = sealed::Sealed::new(keys, patient.id, &patient.identity.mrn, &patient.contact)?;
+    let rows = sqlx::query!(
+        r#"with found as (
+               (select id from patients.patient
+                where birth_date = $2 and extensions.similarity(search_name, $3) >= $6 limit $7)
+               union (select patient_id from patients.contact where phone_hash = $4 limit $7)
+               union (select patient_id from patients.contact where email_hash = $5 limit $7)
+           )
+           select coalesce(p.merged_into, p.id) as "id!",
+                  max(extensions.similarity(p.search_name, $3)) as "likeness!",
+                  bool_or(p.birth_date = $2) as "birth_date!",
+                  coalesce(bool_or(c.phone_hash = $4), false) as "phone!",
+                  coalesce(bool_or(c.email_hash = $5), false) as "email!"
+           from found
+           join patients.patient p on p.id = found.id
+           join patients.contact c on c.patient_id = p.id
+           where coalesce(p.merged_into, p.id) <> $1
+           group by 1"#,
+        patient.id.uuid(),
+        patient.identity.birth_date,
+        patient.identity.search_name(),
+        sealed.phone_hash,
+        sealed.email_hash,
+        SAME_NAME,
+        MAX_COMPARED,
+    )
+    .fetch_all(conn)
+    .await?;
+    let same = rows.into_iter().map(|row| {
+        let same = SamePerson {
+            likeness: row.likeness,
+            name: row.likeness >= SAME_NAME,
+            birth_date: row.birth_date,
+            phone: row.phone,
+            email: row.email,
+        };
+        (row.id, same)
+    });
+    Ok(same.collect())
+}
