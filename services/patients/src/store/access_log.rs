@@ -147,6 +147,17 @@ pub async fn list(
     after: Option<Key>,
     limit: i64,
 ) -> sqlx::Result<Vec<Entry>> {
+    let patients = match filter.patient {
+        None => None,
+        Some(patient) => Some(
+            sqlx::query_scalar!(
+                "select id from patients.patient where id = $1 or merged_into = $1",
+                patient.uuid()
+            )
+            .fetch_all(&mut *conn)
+            .await?,
+        ),
+    };
     let (time, chain, sequence) = match after {
         Some((time, chain, sequence)) => (Some(time), Some(chain), Some(sequence)),
         None => (None, None, None),
@@ -156,7 +167,7 @@ pub async fn list(
         "select chain, sequence, patient_id, access_time, actor, actor_role, action, method, fields, purpose,
                 break_glass_reason, trace_id, previous_hash, hash
          from patients.access_log
-         where ($1::uuid is null or patient_id in (select id from patients.patient where id = $1 or merged_into = $1))
+         where ($1::uuid[] is null or patient_id = any($1))
            and ($2::timestamptz is null or access_time >= $2)
            and ($3::timestamptz is null or access_time < $3)
            and ($4 = '' or actor = $4)
@@ -166,7 +177,7 @@ pub async fn list(
                 or (access_time = $6 and (chain, sequence) > ($7::smallint, $8::bigint)))
          order by access_time desc, chain, sequence
          limit $9",
-        filter.patient.map(Uuid::from),
+        patients.as_deref(),
         filter.from,
         filter.until,
         filter.actor,

@@ -4,6 +4,8 @@
 //! those a typo or two away, and, when nobody was found by then, those that merely sound alike. Within a rank patients are in
 //! order of their ids, so each rank ends as soon as a page is full, however many fit.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDate;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -159,9 +161,9 @@ pub async fn search(
     words.sort_unstable();
     words.dedup();
     let mut words: Vec<_> = words.into_iter().take(MAX_WORDS).map(Word::new).collect();
-    let sought = Sought::new(keys, criteria);
+    let among = among(tx, keys, criteria).await?;
     if words.is_empty() {
-        let ids = sought.page(tx, Name::default(), after.map(|(_, id)| id), limit).await?;
+        let ids = page(tx, Name::default(), among.as_deref(), after.map(|(_, id)| id), limit).await?;
         return Ok(ids.into_iter().map(|id| (id, Rank::Exact.score())).collect());
     }
     let (mut found, mut read) = (vec![], Rank::Exact);
@@ -182,7 +184,7 @@ pub async fn search(
         }
         let Some(name) = Name::at(&words, rank) else { continue };
         let start = after.filter(|(score, _)| *score == rank.score()).map(|(_, id)| id);
-        let ids = sought.page(tx, name, start, limit - found.len() as i64).await?;
+        let ids = page(tx, name, among.as_deref(), start, limit - found.len() as i64).await?;
         found.extend(ids.into_iter().map(|id| (id, rank.score())));
     }
     Ok(found)
@@ -239,63 +241,72 @@ async fn words_alike(tx: &mut PgConnection, words: &mut [Word]) -> sqlx::Result<
     Ok(())
 }
 
-/// What must fit exactly, hashed as it is stored.
-struct Sought {
-    phone: Option<Vec<u8>>,
-    birth_date: Option<NaiveDate>,
-    mrn: Option<Vec<u8>>,
+/// Patients who fit all that must fit exactly; `None` = nothing must. What a merged patient is found by finds its survivor.
+///
+/// Looked up first, for within the search itself the planner would walk through all patients in order of their ids.
+async fn among(tx: &mut PgConnection, keys: &Keys, criteria: &Criteria) -> Result<Option<Vec<Uuid>>, Error> {
+    let mut among: Option<BTreeSet<Uuid>> = None;
+    let mut narrow = |ids: Vec<Uuid>| {
+        let ids = BTreeSet::from_iter(ids);
+        among = Some(among.take().map_or(ids.clone(), |among| &among & &ids));
+    };
+    if !criteria.mrn.is_empty() {
+        let ids = sqlx::query_scalar!(
+            r#"select coalesce(merged_into, id) as "id!" from patients.patient where mrn_hash = $1"#,
+            sealed::mrn_hash(keys, &criteria.mrn)
+        );
+        narrow(ids.fetch_all(&mut *tx).await?);
+    }
+    if let Some(phone) = &criteria.phone {
+        let ids = sqlx::query_scalar!(
+            r#"select coalesce(p.merged_into, p.id) as "id!" from patients.contact c
+               join patients.patient p on p.id = c.patient_id where c.phone_hash = $1"#,
+            sealed::phone_hash(keys, phone)
+        );
+        narrow(ids.fetch_all(&mut *tx).await?);
+    }
+    if let Some(day) = criteria.birth_date {
+        let ids = sqlx::query_scalar!(
+            r#"select coalesce(merged_into, id) as "id!" from patients.patient where birth_date = $1"#,
+            day
+        );
+        narrow(ids.fetch_all(&mut *tx).await?);
+    }
+    Ok(among.map(Vec::from_iter))
 }
 
-impl Sought {
-    fn new(keys: &Keys, criteria: &Criteria) -> Self {
-        Self {
-            phone: criteria.phone.as_ref().map(|phone| sealed::phone_hash(keys, phone)),
-            birth_date: criteria.birth_date,
-            mrn: (!criteria.mrn.is_empty()).then(|| sealed::mrn_hash(keys, &criteria.mrn)),
-        }
-    }
-
-    /// The next patients by id who fit this and `name`. What a merged patient was found by finds its survivor.
-    async fn page(
-        &self,
-        tx: &mut PgConnection,
-        name: Name,
-        after: Option<Uuid>,
-        limit: i64,
-    ) -> sqlx::Result<Vec<Uuid>> {
-        let Name { all: [first, second, third, rest], above } = name;
-        sqlx::query_scalar!(
-            "select p.id from patients.patient p
-             where p.merged_into is null
-               and ($1::text is null or p.words @@ $1::text::tsquery)
-               and ($2::text is null or p.words @@ $2::text::tsquery)
-               and ($3::text is null or p.words @@ $3::text::tsquery)
-               and ($4::text is null or p.words @@ $4::text::tsquery)
-               and ($5::text is null or not p.words @@ $5::text::tsquery)
-               and ($6::bytea is null or p.id in (
-                       select coalesce(m.merged_into, m.id) from patients.contact c
-                       join patients.patient m on m.id = c.patient_id where c.phone_hash = $6))
-               and ($7::date is null or p.id in (
-                       select coalesce(m.merged_into, m.id) from patients.patient m where m.birth_date = $7))
-               and ($8::bytea is null or p.id in (
-                       select coalesce(m.merged_into, m.id) from patients.patient m where m.mrn_hash = $8))
-               and ($9::uuid is null or p.id > $9)
-             order by p.id
-             limit $10",
-            first,
-            second,
-            third,
-            rest,
-            above,
-            self.phone,
-            self.birth_date,
-            self.mrn,
-            after,
-            limit
-        )
-        .fetch_all(tx)
-        .await
-    }
+/// The next patients by id who fit `name` and are among those given, if any are.
+async fn page(
+    tx: &mut PgConnection,
+    name: Name,
+    among: Option<&[Uuid]>,
+    after: Option<Uuid>,
+    limit: i64,
+) -> sqlx::Result<Vec<Uuid>> {
+    let Name { all: [first, second, third, rest], above } = name;
+    sqlx::query_scalar!(
+        "select id from patients.patient
+         where merged_into is null
+           and ($1::text is null or words @@ $1::text::tsquery)
+           and ($2::text is null or words @@ $2::text::tsquery)
+           and ($3::text is null or words @@ $3::text::tsquery)
+           and ($4::text is null or words @@ $4::text::tsquery)
+           and ($5::text is null or not words @@ $5::text::tsquery)
+           and ($6::uuid[] is null or id = any($6))
+           and ($7::uuid is null or id > $7)
+         order by id
+         limit $8",
+        first,
+        second,
+        third,
+        rest,
+        above,
+        among,
+        after,
+        limit
+    )
+    .fetch_all(tx)
+    .await
 }
 
 /// Notes the words of a name, so that typos find them.
