@@ -37,10 +37,10 @@ macro_rules! reservations {
     };
 }
 
-/// One statement for a change of a row, its history and its event: none is without the others. `$change` may use $9 and up.
-/// Answers how many rows it changed.
+/// One statement for a change of a row, its history and its event, and what `$also` says: none is without the others. `$change`
+/// may use $9 and up. Answers when the row was changed; nothing, when it was not.
 macro_rules! change {
-    ($by:expr, $event:expr, $change:literal $(+ $more:literal)*, $($bind:expr),* $(,)?) => {
+    ($by:expr, $event:expr, $change:literal $(+ $more:literal)* $(; also $also:literal)?, $($bind:expr),* $(,)?) => {
         sqlx::query_scalar!(
             "with changed as (" + $change $(+ $more)* + " returning *),
              remembered as (
@@ -51,8 +51,8 @@ macro_rules! change {
              told as (
                  insert into appointments.outbox
                      (event_id, subject, aggregate_id, aggregate_version, payload, traceparent)
-                 select $5::uuid, $6::text, id, version, $7::bytea, $8::text from changed)
-             select count(*) as \"changed!\" from changed",
+                 select $5::uuid, $6::text, id, version, $7::bytea, $8::text from changed)"
+                 $(+ $also)? + " select updated_at from changed",
             $by.actor.map(|actor| actor.subject.as_str()),
             $by.actor.and_then(|actor| actor.roles.first()).map(|role| *role as i32),
             $by.override_reason,
@@ -66,11 +66,13 @@ macro_rules! change {
     };
 }
 
+mod at_once;
 mod calendar;
 mod history;
 mod intake;
 mod list;
 
+pub use at_once::take_at_once;
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
 pub use history::{Change, changed_since, history};
 pub use intake::{complete_intake, is_intake_complete};
@@ -228,7 +230,7 @@ pub async fn insert(
         &row.overridden,
         row.created_at,
     );
-    Ok(inserted.fetch_one(conn).await? == 1)
+    Ok(inserted.fetch_optional(conn).await?.is_some())
 }
 
 /// The second look after a refusal: every rule that says no, and an appointment it says no for; `new` itself never is one. Empty
