@@ -234,7 +234,7 @@ pub async fn insert(
 }
 
 /// The second look after a refusal: every rule that says no, and an appointment it says no for; `new` itself never is one. Empty
-/// when the obstacle went away meanwhile. Without `rooms` none is looked at.
+/// when the obstacle went away meanwhile; a hold whose time is up is none. Without `rooms` none is looked at.
 pub async fn conflicts(
     conn: &mut PgConnection,
     new: &NewReservation,
@@ -245,6 +245,7 @@ pub async fn conflicts(
         r#"with live as (
                select * from appointments.reservation
                where state in ('held', 'offered', 'booked', 'displaced', 'checked_in') and id <> $8
+                 and (hold_expires_at is null or hold_expires_at > (select clock.now()))
                  and (provider_id = $1 or room_id = any($2) or patient_id = $3)
                  and (occupied && $5 or patient_id = $3)
            )

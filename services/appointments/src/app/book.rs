@@ -311,6 +311,15 @@ impl App {
             {
                 return Ok(Take::Done(row));
             }
+            if let (State::Booked, [(provider, _)]) = (judged.new.state, &judged.providers[..]) {
+                // Most who lose a race for a slot need no transaction to be told why.
+                let mut conn = self.db.pool().acquire().await?;
+                let clashes = store::conflicts(&mut conn, &judged.new, *provider, &judged.rooms).await?;
+                drop(conn);
+                if !clashes.is_empty() {
+                    return Err(self.refusal(caller, slot, &judged.new, clashes).await);
+                }
+            }
             let (mut stale, mut broken) = (false, vec![]);
             let mut candidates = judged.providers.iter();
             let mut next = candidates.next();
@@ -505,6 +514,9 @@ async fn try_take(
             return Ok(Taken::No(clashes));
         }
         look = store::look(tx, new, provider, rooms).await?;
+        if look.stale {
+            return Ok(Taken::Stale);
+        }
     }
     no_room(tx, judged, provider).await
 }

@@ -158,6 +158,9 @@ async fn try_move(
             return Ok(Taken::No(clashes));
         }
         look = store::look(tx, new, provider, rooms).await?;
+        if look.stale {
+            return Ok(Taken::Stale);
+        }
     }
     no_room(tx, judged, provider).await
 }
