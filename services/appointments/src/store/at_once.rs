@@ -10,8 +10,8 @@ use crate::domain::{Copay, Reservation, State};
 use kit::messaging::outbox::Event;
 
 /// Takes the time, tells, and keeps `answer` with the request id, or answers nothing: some rule says no, the calendar moved on,
-/// the patient or the provider is not known yet, or the same call was answered before. Which of them, is for a longer look.
-/// Otherwise answers when.
+/// the patient or the provider is not known yet, the patient has a hold that may have to end first, or the same call was answered
+/// before. Which of them, is for a longer look. Otherwise answers when.
 ///
 /// The calendar's version is locked before it is compared: whoever follows calendars waits, and then finds the booking.
 pub async fn take_at_once(
@@ -31,6 +31,7 @@ pub async fn take_at_once(
          select $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25
          from (select version from appointments.calendar_seen where provider_id = $14 for share) seen
          where seen.version <= $20 and exists (select from appointments.patient_seen where patient_id = $11)
+           and not exists (select from appointments.reservation where patient_id = $11 and state = 'held')
          on conflict do nothing"; also ",
              answered as (
                  insert into appointments.request (caller, request_id, fingerprint, response)
