@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 use kit::ids::{
     AppointmentId, ChargeId, ClinicId, FormId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId,
 };
 use uuid::Uuid;
 
-/// A hold keeps its slot this long.
+/// A hold keeps its slot this long, to the whole second before.
 pub const HOLD_TTL: Duration = Duration::from_mins(5);
 /// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
 pub const DRIVE_LEASE: Duration = Duration::from_secs(15);
@@ -256,7 +256,7 @@ impl NewReservation {
             visit_date: self.visit_date,
             time_zone: self.time_zone,
             calendar_version,
-            hold_expires_at: held.then(|| now + HOLD_TTL),
+            hold_expires_at: held.then(|| (now + HOLD_TTL).trunc_subsecs(0)),
             intake_form_id: self.intake_form_id,
             fee_start: self.visit.start,
             copay: self.copay,

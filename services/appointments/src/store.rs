@@ -72,7 +72,7 @@ mod history;
 mod intake;
 mod list;
 
-pub use at_once::take_at_once;
+pub use at_once::{confirm_at_once, take_at_once};
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
 pub use history::{Change, changed_since, history};
 pub use intake::{complete_intake, is_intake_complete};

@@ -172,12 +172,9 @@ impl App {
                 let answer = |id| Some(receipt(id));
                 match self.take(caller, &slot, booking.key, booking.payment_method, plan, answer).await? {
                     Take::Replayed(receipt) => self.settled(id_of(&receipt)?).await,
-                    Take::Done(row) => Ok((*row).into()),
+                    Take::Done(row) => self.drive_to_end(*row, true).await,
                     Take::Took(fresh, row) => {
                         fresh.commit().await?;
-                        if row.state == State::Booked {
-                            return Ok((*row).into());
-                        }
                         self.drive_to_end(*row, true).await
                     }
                 }
@@ -311,7 +308,7 @@ impl App {
             {
                 return Ok(Take::Done(row));
             }
-            if let (State::Booked, [(provider, _)]) = (judged.new.state, &judged.providers[..]) {
+            if let (Some(_), [(provider, _)]) = (&answer, &judged.providers[..]) {
                 // Most who lose a race for a slot need no transaction to be told why.
                 let mut conn = self.db.pool().acquire().await?;
                 let clashes = store::conflicts(&mut conn, &judged.new, *provider, &judged.rooms).await?;
@@ -358,7 +355,7 @@ impl App {
         Err(Error::CalendarMoving)
     }
 
-    /// Books the first provider and room in one statement if nothing is in the way; with a co-pay there is more to do.
+    /// Takes the first provider and room in one statement if nothing is in the way, and the answer to the call is known before.
     async fn take_at_once(
         &self,
         caller: &Caller,
@@ -367,7 +364,7 @@ impl App {
         key: Option<&Key>,
         answer: Option<&impl Message>,
     ) -> Result<Option<Box<Reservation>>, Error> {
-        let (Some(answer), State::Booked) = (answer, judged.new.state) else { return Ok(None) };
+        let Some(answer) = answer else { return Ok(None) };
         let (Some(&provider), Some(&room)) = (judged.providers.first(), judged.rooms.first()) else {
             return Ok(None);
         };
