@@ -212,7 +212,7 @@ impl Run<'_> {
     /// Compares a payment with the charge whose newest it is.
     async fn known(&mut self, payment: &Listed, charge: Charge, visit: &Visit) -> Result<(), Error> {
         let Some(standing) = &payment.standing else { return Ok(()) };
-        let drawn = charges::drawn(self.conn, charge.appointment).await?;
+        let drawn = charges::drawn(self.conn, &payment.reference).await?;
         if compare(expected(&charge, drawn), standing).is_some()
             && let Some((kind, ours, theirs)) = self.look_again(&charge, &payment.reference).await?
         {
@@ -256,6 +256,8 @@ impl Run<'_> {
                 let kind = Differs::OrphanAuthorization;
                 self.add(kind, &payment.reference, Some(&charge), amounts, repaired, remark);
             }
+            // A fee took it, and the co-pay was asked for anew when the patient came after all.
+            Some(_) if charges::drawn(self.conn, &payment.reference).await? == amount => {}
             Some((charge, _)) => {
                 let remark = "An earlier payment of this charge was taken: give it back at the provider.";
                 let kind = Differs::UnknownPayment;
@@ -292,9 +294,7 @@ impl Run<'_> {
             Taken::Known | Taken::Foreign | Taken::TooEarly => Ok(()),
             Taken::News => {
                 let charge = match &refund.payment {
-                    Some(payment) => {
-                        charges::of_payments(self.conn, std::slice::from_ref(payment)).await?.pop()
-                    }
+                    Some(payment) => charges::that_took(self.conn, payment).await?,
                     None => None,
                 };
                 let remark = if repair {
@@ -392,7 +392,7 @@ impl Run<'_> {
         if charge.provider_reference.as_deref() != Some(payment) {
             return Ok(None);
         }
-        let drawn = charges::drawn(self.conn, charge.appointment).await?;
+        let drawn = charges::drawn(self.conn, payment).await?;
         Ok(compare(expected(&charge, drawn), &there.standing))
     }
 

@@ -115,8 +115,7 @@ impl App {
         };
         refunds::insert(tx, &refund).await?;
         let given = refunds::given(tx, charge.id).await?;
-        let copay = drawn_from(tx, charge).await?;
-        for (n, (payment, amount)) in (1..).zip(split(amount, &sources(charge, copay.as_deref(), &given))) {
+        for (n, (payment, amount)) in (1..).zip(split(amount, &sources(charge, &given))) {
             let part = Part {
                 refund: refund.id,
                 number: n,
@@ -198,9 +197,8 @@ impl App {
         let found = charges::lock_with_visit(&mut tx, appointment, kind).await.map_err(lost)?;
         let Some((charge, _)) = found else { return Ok(None) };
         let given = refunds::given(&mut tx, charge.id).await.map_err(lost)?;
-        let copay = drawn_from(&mut tx, &charge).await.map_err(lost)?;
         tx.rollback().await.map_err(lost)?;
-        let left = sources(&charge, copay.as_deref(), &given);
+        let left = sources(&charge, &given);
         let left = left.iter().find(|source| source.payment == part.payment).map_or(0, |source| source.left);
         let asked_at = part.asked_at.unwrap_or_else(|| self.clock.now());
         if self.clock.now() - asked_at >= KEY_TRUST {
@@ -324,13 +322,11 @@ impl App {
         };
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let found = charges::of_payments(&mut tx, &[payment.to_owned()]).await?;
-        let Some((found, _)) = found.into_iter().next() else { return Ok(Taken::Foreign) };
+        let Some((found, _)) = charges::that_took(&mut tx, payment).await? else { return Ok(Taken::Foreign) };
         if found.pending() || (found.kind == Kind::Copay && !found.gives_no_more()) {
             return Ok(Taken::TooEarly);
         }
-        // What a co-pay's payment took may be its visit's fee.
-        let kind = if found.captured > 0 { found.kind } else { Kind::NoShowFee };
+        let kind = found.kind;
         let locked = charges::lock_with_visit(&mut tx, found.appointment, kind).await?;
         let Some((mut charge, visit)) = locked else { return Ok(Taken::Foreign) };
         if charge.pending() {
@@ -341,8 +337,7 @@ impl App {
         }
         let before = refunds::given(&mut tx, charge.id).await?;
         let known: i64 = before.iter().filter(|(from, _)| from == payment).map(|(_, amount)| amount).sum();
-        let copay = drawn_from(&mut tx, &charge).await?;
-        let left = sources(&charge, copay.as_deref(), &before);
+        let left = sources(&charge, &before);
         let left = left.iter().find(|source| source.payment == payment).map_or(0, |source| source.left);
         // More than the payment says it gave is what a capture or a cancellation released.
         let real = given.of_payment.is_none_or(|all| known + given.amount <= all);
@@ -381,14 +376,6 @@ impl App {
         charges::save(&mut tx, &mut charge, None, now).await?;
         end(tx, keep).await?;
         Ok(Taken::News)
-    }
-}
-
-/// The payment that a fee drew from.
-async fn drawn_from(conn: &mut PgConnection, charge: &Charge) -> sqlx::Result<Option<String>> {
-    match charge.kind {
-        Kind::Copay => Ok(None),
-        Kind::NoShowFee => refunds::copay_payment(conn, charge.appointment).await,
     }
 }
 

@@ -124,7 +124,7 @@ impl App {
             return self.reverse_if_late(tx, visit, charge, now).await;
         }
         let drawn = happened.iter().find_map(|happened| match happened {
-            Happened::Voided { drawn, .. } => Some(*drawn),
+            Happened::Voided { drawn, payment, .. } => Some((*drawn, payment.clone())),
             Happened::Authorized { .. }
             | Happened::NotAuthorized { .. }
             | Happened::Captured { .. }
@@ -133,7 +133,7 @@ impl App {
             | Happened::Owed
             | Happened::Refunded { .. } => None,
         });
-        self.bring_fee_along(tx, visit, Some(charge), drawn.unwrap_or(0), now).await
+        self.bring_fee_along(tx, visit, Some(charge), drawn.unwrap_or_default(), now).await
     }
 }
 

@@ -24,6 +24,7 @@ struct Row {
     authorized_amount: i64,
     captured_amount: i64,
     drawn_from_copay_amount: i64,
+    drawn_reference: Option<String>,
     refunded_amount: i64,
     owed_amount: i64,
     draw_amount: i64,
@@ -77,6 +78,7 @@ impl TryFrom<Row> for (Charge, Visit) {
             authorized: row.authorized_amount,
             captured: row.captured_amount,
             drawn_from_copay: row.drawn_from_copay_amount,
+            drawn_reference: row.drawn_reference,
             refunded: row.refunded_amount,
             owed: row.owed_amount,
             draw: row.draw_amount,
@@ -171,7 +173,7 @@ pub async fn save(
              drawn_from_copay_amount = $5, refunded_amount = $6, owed_amount = $7, draw_amount = $8,
              payment_method_id = $9, provider_reference = $10, capture_before = $11, decline_code = $12,
              client_secret = $13, void_cause = $14, attempt = $15, version = $16, revision = $17, tries = 0,
-             due_at = clock.now() + make_interval(secs => $18), updated_at = $19, authorized_at = $20
+             due_at = clock.now() + make_interval(secs => $18), updated_at = $19, authorized_at = $20, drawn_reference = $21
          where id = $1",
         charge.id.uuid(),
         charge.state.word(),
@@ -193,6 +195,7 @@ pub async fn save(
         due.map(|due| due.as_secs_f64()),
         now,
         charge.authorized_at,
+        charge.drawn_reference,
     )
     .execute(tx)
     .await
@@ -253,11 +256,28 @@ pub async fn of_payments(conn: &mut PgConnection, payments: &[String]) -> sqlx::
     rows.into_iter().map(Row::try_into).collect()
 }
 
-/// What of a visit's co-pay its fee drew, minor units; 0 = there is no fee.
-pub async fn drawn(conn: &mut PgConnection, appointment: AppointmentId) -> sqlx::Result<i64> {
+/// The charge for which a payment took money, with its visit: the fee that drew from it, else the charge whose newest it is.
+pub async fn that_took(conn: &mut PgConnection, payment: &str) -> sqlx::Result<Option<(Charge, Visit)>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+         from billing.visit join billing.charge using (appointment_id)
+         where charge.drawn_reference = $1 or charge.provider_reference = $1
+         order by charge.drawn_reference = $1 desc nulls last
+         limit 1",
+        payment,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(Row::try_into).transpose()
+}
+
+/// What a fee drew from a co-pay's payment, minor units; 0 = none did.
+pub async fn drawn(conn: &mut PgConnection, payment: &str) -> sqlx::Result<i64> {
     let drawn = sqlx::query_scalar!(
-        "select drawn_from_copay_amount from billing.charge where appointment_id = $1 and kind = 'NO_SHOW_FEE'",
-        appointment.uuid(),
+        "select drawn_from_copay_amount from billing.charge where drawn_reference = $1",
+        payment
     );
     Ok(drawn.fetch_optional(conn).await?.unwrap_or(0))
 }

@@ -100,18 +100,6 @@ pub async fn insert_part(tx: &mut PgConnection, part: &Part) -> sqlx::Result<()>
     .map(drop)
 }
 
-/// The payment of a visit's co-pay.
-pub async fn copay_payment(
-    conn: &mut PgConnection,
-    appointment: AppointmentId,
-) -> sqlx::Result<Option<String>> {
-    let found = sqlx::query_scalar!(
-        "select provider_reference from billing.charge where appointment_id = $1 and kind = 'COPAY'",
-        appointment.uuid(),
-    );
-    Ok(found.fetch_optional(conn).await?.flatten())
-}
-
 /// What each payment gives back for a charge, failures left out.
 pub async fn given(conn: &mut PgConnection, charge: ChargeId) -> sqlx::Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
