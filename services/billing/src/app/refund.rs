@@ -17,13 +17,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::App;
-use super::settle::{KEY_TRUST, after_change, pause, record};
+use super::settle::{GIVEN_UP_AFTER, KEY_TRUST, MISSING_LOOK, after_change, pause, record};
 use crate::domain::charge::{Charge, Happened, Kind, State};
 use crate::domain::ledger;
 use crate::domain::refund::{Cause, Refund, RefundState, sources, split};
 use crate::domain::visit::Visit;
 use crate::error::Error;
-use crate::gateway::{Failure, GivenBack, RefundOrder};
+use crate::gateway::{Failure, GivenBack, MISSING, RefundOrder};
 use crate::store::refunds::{self, Part};
 use crate::store::{charges, ledger as journal};
 use crate::wire;
@@ -177,6 +177,16 @@ impl App {
             Err(Failure::Refused { code } | Failure::Declined { code }) if part.reference.is_none() => {
                 self.settle_part(&part, None, RefundState::Failed, &code, true).await.map(drop)
             }
+            Err(Failure::Refused { code }) if code == MISSING => {
+                let mut conn = self.db.pool().acquire().await?;
+                let missing = refunds::missing(&mut conn, &part, MISSING_LOOK).await?;
+                drop(conn);
+                tracing::error!(refund = %part.refund, since = ?missing, "the provider does not know a refund");
+                if missing.is_none_or(|since| self.clock.now() - since < GIVEN_UP_AFTER) {
+                    return Ok(());
+                }
+                self.settle_part(&part, None, RefundState::Failed, MISSING, true).await.map(drop)
+            }
             Err(failure) => {
                 tracing::warn!(refund = %part.refund, tries = part.tries, error = %failure, "a refund waits for the provider");
                 let mut conn = self.db.pool().acquire().await?;
@@ -272,19 +282,20 @@ impl App {
         }
         match part.state {
             RefundState::Succeeded => {
-                post(&mut tx, &charge, &ledger::given_back(kind, part.amount), now).await?
+                let earned = journal::earned(&mut tx, charge.id).await?;
+                post(&mut tx, &charge, &ledger::given_back(kind, part.amount, earned), now).await?
             }
             RefundState::Failed => {
-                if was == RefundState::Succeeded {
-                    post(&mut tx, &charge, &ledger::kept(kind, part.amount), now).await?;
-                }
+                let (was_given, anyway) = (was == RefundState::Succeeded, charge.without_cause(&visit));
+                post(&mut tx, &charge, &ledger::refused(kind, part.amount, was_given, anyway), now).await?;
                 charge.refund_failed(part.amount);
                 if refunds::states(&mut tx, part.refund).await?.len() > 1 {
                     refunds::part_ways(&mut tx, &part).await?;
                 } else {
                     refunds::set_state(&mut tx, part.refund, RefundState::Failed).await?;
                 }
-                tracing::warn!(charge = %charge.id, refund = %part.refund, reason = failure, "a refund failed");
+                let owed_to_patient = anyway.then_some(part.amount);
+                tracing::warn!(charge = %charge.id, refund = %part.refund, reason = failure, owed_to_patient, "a refund failed");
             }
             RefundState::Pending => {}
         }
@@ -370,7 +381,8 @@ impl App {
         refunds::insert_part(&mut tx, &part).await?;
         charge.refunded += given.amount;
         if given.state == RefundState::Succeeded {
-            post(&mut tx, &charge, &ledger::given_back(kind, given.amount), now).await?;
+            let earned = journal::earned(&mut tx, charge.id).await?;
+            post(&mut tx, &charge, &ledger::given_back(kind, given.amount, earned), now).await?;
         }
         self.conclude_refund(&mut tx, &visit, &mut charge, refund.id, now).await?;
         charges::save(&mut tx, &mut charge, None, now).await?;

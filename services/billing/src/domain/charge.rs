@@ -69,6 +69,8 @@ words! {
         CancelledLate = "CANCELLED_LATE",
         /// The patient did not come.
         NoShow = "NO_SHOW",
+        /// A reconciliation found no booked visit behind it.
+        Reconciliation = "RECONCILIATION",
     }
 }
 
@@ -394,17 +396,8 @@ impl Charge {
                 self.owed = self.amount;
                 vec![Happened::Owed]
             }
-            (State::Authorized | State::RequiresAction | State::Declined, Some(cause)) => {
-                self.void_cause = Some(cause);
-                self.draw = ended.fee.min(self.authorized);
-                self.client_secret = None;
-                self.state = State::Voiding;
-                // Without a payment at the provider there is nothing to release.
-                if self.provider_reference.is_none() { self.voided(0, None) } else { vec![] }
-            }
-            (State::Lapsed, Some(cause)) => {
-                self.void_cause = Some(cause);
-                self.voided(0, None)
+            (State::Authorized | State::RequiresAction | State::Declined | State::Lapsed, Some(cause)) => {
+                self.void(cause, ended.fee)
             }
             // The patient came after the visit was closed as missed: the co-pay is due after all. What was reserved is gone, so
             // it is asked for anew, as what has lapsed is.
@@ -427,6 +420,19 @@ impl Charge {
             )
             | (State::Voided, Some(_)) => vec![],
         }
+    }
+
+    /// Releases what is reserved, or may yet be, but for what the visit's `fee` takes.
+    pub fn void(&mut self, cause: VoidCause, fee: i64) -> Vec<Happened> {
+        self.void_cause = Some(cause);
+        self.draw = fee.min(self.authorized);
+        self.client_secret = None;
+        // What has lapsed, or was never made at the provider, needs no release.
+        if self.state == State::Lapsed || self.provider_reference.is_none() {
+            return self.voided(0, None);
+        }
+        self.state = State::Voiding;
+        vec![]
     }
 
     /// Whether a fee can be settled now: this co-pay will give it nothing more.

@@ -8,6 +8,7 @@ use kit::ids::ChargeId;
 use uuid::Uuid;
 
 use super::charge::{Charge, Happened, Kind, State};
+use super::visit::Visit;
 use super::words;
 
 words! {
@@ -99,6 +100,15 @@ impl Charge {
     /// What was taken and is not being given back.
     pub fn refundable(&self) -> i64 {
         self.captured - self.refunded
+    }
+
+    /// Whether what was taken is to be given back, all of it: the fee of a patient who came, or the co-pay of a visit that did not
+    /// take place.
+    pub fn without_cause(&self, visit: &Visit) -> bool {
+        match self.kind {
+            Kind::NoShowFee => visit.fee_reversed,
+            Kind::Copay => visit.ended.is_some_and(|ended| ended.how.voids().is_some()),
+        }
     }
 
     /// Counts what a bank refused to take back as never given.

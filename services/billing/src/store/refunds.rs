@@ -227,7 +227,7 @@ pub async fn save_part(
     due: Option<Duration>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update billing.refund_part set state = $3, provider_reference = $4, failure_code = $5,
+        "update billing.refund_part set state = $3, provider_reference = $4, failure_code = $5, missing_since = null,
              due_at = clock.now() + make_interval(secs => $6)
          where refund_id = $1 and number = $2",
         part.refund,
@@ -254,6 +254,25 @@ pub async fn postpone(conn: &mut PgConnection, part: &Part, due: Duration) -> sq
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// Has a worker look again after `due` at a part whose refund the provider does not know; answers since when it does not.
+pub async fn missing(
+    conn: &mut PgConnection,
+    part: &Part,
+    due: Duration,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        r#"update billing.refund_part set missing_since = coalesce(missing_since, clock.now()),
+             due_at = clock.now() + make_interval(secs => $3)
+         where refund_id = $1 and number = $2 and state = 'PENDING'
+         returning missing_since as "since!""#,
+        part.refund,
+        part.number,
+        due.as_secs_f64(),
+    )
+    .fetch_optional(conn)
+    .await
 }
 
 /// Has a part asked for with another key at once, unless it has been answered.

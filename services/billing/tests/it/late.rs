@@ -1,9 +1,10 @@
 //! Patients who come after their visit was closed as missed.
 
+use chrono::TimeDelta;
 use proto::clinic::appointments::v1::{AppointmentState, PatientCheckedIn, VisitCompleted, VisitOutcome};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1 as pb;
-use proto::clinic::billing::v1::{ChargeKind, ChargeState, RefundCause, RefundState};
+use proto::clinic::billing::v1::{ChargeKind, ChargeState, DiscrepancyKind, RefundCause, RefundState};
 
 use crate::visits::{AFTER_BOOKING, completed};
 use crate::world::{COPAY, FEE, World, usd};
@@ -125,6 +126,33 @@ async fn what_is_still_owed_of_the_fee_is_owed_no_more() {
     let parts: Vec<_> = told.into_iter().map(|t| (t.amount.unwrap(), t.forgiven_amount.unwrap())).collect();
     assert_eq!(parts, [(usd(0), usd(LARGE - COPAY)), (usd(COPAY), usd(0))]);
     assert_eq!(world.account(&request.patient_id).await.balance, Some(usd(0)));
+}
+
+#[tokio::test]
+async fn a_fee_that_the_bank_will_not_take_back_is_owed_to_the_patient_and_named() {
+    const MOST_RETURNS: usize = 3;
+    let world = World::start().await;
+    let request = world.request(world.patient_with("pm_card_refundFail").await);
+    world.authorize(&request).await.unwrap();
+    world.tell(&request, AFTER_BOOKING, &completed(&world, &request, VisitOutcome::NoShow)).await;
+    world.until(&request, ChargeKind::NoShowFee, ChargeState::Captured).await;
+    world.tell(&request, CAME, &came(&world, &request)).await;
+    for refused in 1..=MOST_RETURNS {
+        world.until(&request, ChargeKind::NoShowFee, ChargeState::Refunded).await;
+        assert_eq!(world.account(&request.patient_id).await.balance, Some(usd(0)));
+        // This bank takes it at first.
+        world.servers.advance(TimeDelta::hours(2)).await;
+        let fee = world.until(&request, ChargeKind::NoShowFee, ChargeState::Captured).await;
+        assert!(fee.refunds.iter().all(|refund| refund.state() == RefundState::Failed));
+        assert_eq!((fee.refunds.len(), fee.refunded_amount), (refused, Some(usd(0))));
+        assert_eq!(world.account(&request.patient_id).await.balance, Some(usd(-FEE)));
+        let mut client = world.client(Role::Billing, "bo");
+        let report = client.reconcile(pb::ReconcileRequest::default()).await.unwrap().into_inner();
+        let named: Vec<_> = report.discrepancies.iter().map(|d| (d.kind(), d.repaired)).collect();
+        assert_eq!(named, [(DiscrepancyKind::Refund, false)], "{}", report.text);
+        assert!(report.discrepancies[0].remark.contains("owed"));
+    }
+    assert_eq!(world.provider_lists("refunds").await.len(), MOST_RETURNS);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A running billing service and the provider it talks to.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use billing::Config;
@@ -33,6 +34,9 @@ pub(crate) const FEE: i64 = 1_500;
 /// it out.
 const PATIENCE_MS: u64 = 1_500;
 
+/// Where no other service is.
+const NOBODY: &str = "http://127.0.0.1:9";
+
 /// From one scheduled reconciliation to the next.
 pub(crate) const RECONCILE_EVERY_SECS: u64 = 24 * 60 * 60;
 
@@ -44,6 +48,7 @@ pub(crate) struct World {
     pub(crate) clinic: ClinicId,
     pub(crate) service_type: ServiceTypeId,
     pub(crate) http: reqwest::Client,
+    appointments: String,
     running: Mutex<Option<Running>>,
     stop: CancellationToken,
 }
@@ -80,6 +85,15 @@ impl World {
         world
     }
 
+    /// The same, with appointments at `url`.
+    pub(crate) async fn beside(url: String) -> Self {
+        let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
+        world.appointments = url;
+        world.run(own).await;
+        world.set_fees(vec![world.fee(Some(COPAY), Some(FEE))], "").await.unwrap();
+        world
+    }
+
     pub(crate) async fn without_fees() -> Self {
         let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
         world.run(own).await;
@@ -89,10 +103,29 @@ impl World {
     /// Everything, with billing as a process of its own.
     pub(crate) async fn as_process(settings: sandbox::Settings, reconcile_every_secs: u64) -> Self {
         let (mut world, own) = Self::begin(settings).await;
-        let process = Process::start(&world.servers, own, Config { reconcile_every_secs, ..world.config() });
+        let config = Config { reconcile_every_secs, ..world.config() };
+        let process = Process::start(&world.servers, own, config, None);
         *world.running.get_mut().unwrap() = Some(Running::Process(process));
         world.ready().await;
         world
+    }
+
+    /// Everything without fees, with billing as a process of its own whose log can be read.
+    pub(crate) async fn logged() -> Self {
+        let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
+        let process = Process::start(&world.servers, own, world.config(), Some(&world.log_file()));
+        *world.running.get_mut().unwrap() = Some(Running::Process(process));
+        world.ready().await;
+        world
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.servers.folder().join("billing.log")
+    }
+
+    /// What billing has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap()
     }
 
     async fn begin(settings: sandbox::Settings) -> (Self, TcpListener) {
@@ -116,6 +149,7 @@ impl World {
             clinic: ClinicId::new(),
             service_type: ServiceTypeId::new(),
             http: reqwest::Client::new(),
+            appointments: NOBODY.into(),
             running: Mutex::default(),
             stop,
         };
@@ -125,6 +159,7 @@ impl World {
     fn config(&self) -> Config {
         Config {
             service: self.servers.service(billing::NAME),
+            appointments_url: self.appointments.clone(),
             payments_api_base: self.provider.clone(),
             payments_api_key: sandbox::Settings::default().payments_key.as_str().into(),
             payments_webhook_secret: sandbox::Settings::default().webhook_secret.as_str().into(),
@@ -400,13 +435,18 @@ impl World {
 
     /// Delivers an event of the provider, signed as the provider would; answers how it was taken.
     pub(crate) async fn deliver(&self, event: &Value) -> reqwest::StatusCode {
-        let (body, at) = (event.to_string(), self.today().timestamp());
+        let body = event.to_string();
+        let signature = self.sign(self.today().timestamp(), &body);
+        let request = self.http.post(format!("{}/webhooks/payments", self.url));
+        request.header("stripe-signature", signature).body(body).send().await.unwrap().status()
+    }
+
+    /// What the provider puts into its header when it sends `body` at that second.
+    pub(crate) fn sign(&self, at: i64, body: &str) -> String {
         let secret = sandbox::Settings::default().webhook_secret;
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(format!("{at}.{body}").as_bytes());
-        let signature = format!("t={at},v1={}", hex::encode(mac.finalize().into_bytes()));
-        let request = self.http.post(format!("{}/webhooks/payments", self.url));
-        request.header("stripe-signature", signature).body(body).send().await.unwrap().status()
+        format!("t={at},v1={}", hex::encode(mac.finalize().into_bytes()))
     }
 
     /// Plays the patient who pays an open payment with another card, past this service.
@@ -431,6 +471,13 @@ impl World {
     pub(crate) async fn dispute(&self, payment: &str) {
         let url = format!("{}/sandbox/disputes", self.provider);
         let answer = self.http.post(url).json(&json!({ "id": payment })).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// Plays the bank that decides a dispute.
+    pub(crate) async fn decide(&self, dispute: &str, won: bool) {
+        let url = format!("{}/sandbox/disputes/close", self.provider);
+        let answer = self.http.post(url).json(&json!({ "id": dispute, "won": won })).send().await.unwrap();
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
