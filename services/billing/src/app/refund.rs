@@ -295,7 +295,8 @@ impl App {
                     refunds::set_state(&mut tx, part.refund, RefundState::Failed).await?;
                 }
                 let owed_to_patient = anyway.then_some(part.amount);
-                tracing::warn!(charge = %charge.id, refund = %part.refund, reason = failure, owed_to_patient, "a refund failed");
+                let (id, refund) = (charge.id, part.refund);
+                tracing::warn!(charge = %id, %refund, reason = failure, owed_to_patient, "a refund failed");
             }
             RefundState::Pending => {}
         }

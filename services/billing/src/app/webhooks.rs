@@ -1,7 +1,8 @@
 //! What the provider told: kept at once, applied later; and what it could not deliver, asked for.
 //!
 //! An event is a hint. One about a payment has its charge looked at; one about a refund or a dispute has that looked up and taken
-//! over; one about a payment that is no charge's newest has it ended, if it reserves anything. So the order in which events come, and how often, does not matter.
+//! over; one about a payment that is no charge's newest has it ended, if it reserves anything. So the order in which events come,
+//! and how often, does not matter.
 
 use std::time::Duration;
 

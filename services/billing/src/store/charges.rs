@@ -175,7 +175,8 @@ pub async fn save(
              drawn_from_copay_amount = $5, refunded_amount = $6, owed_amount = $7, draw_amount = $8,
              payment_method_id = $9, provider_reference = $10, capture_before = $11, decline_code = $12,
              client_secret = $13, void_cause = $14, attempt = $15, version = $16, revision = $17, tries = 0,
-             due_at = clock.now() + make_interval(secs => $18), missing_since = null, updated_at = $19, authorized_at = $20, drawn_reference = $21
+             due_at = clock.now() + make_interval(secs => $18), missing_since = null, updated_at = $19,
+             authorized_at = $20, drawn_reference = $21
          where id = $1",
         charge.id.uuid(),
         charge.state.word(),

@@ -76,7 +76,8 @@ async fn refused_webhooks_are_logged_without_their_secrets_and_change_nothing() 
         ),
     ];
     let mut signatures = vec![];
-    for (what, signature, body, content_type, status) in &refused {
+    // Twice, as a provider sends again what was refused.
+    for (what, signature, body, content_type, status) in refused.iter().chain(&refused) {
         let request = world.http.post(&url).header("content-type", *content_type).body(body.clone());
         let request = signature.iter().fold(request, |request, it| request.header("stripe-signature", it));
         assert_eq!(request.send().await.unwrap().status(), *status, "{what}");
@@ -85,7 +86,16 @@ async fn refused_webhooks_are_logged_without_their_secrets_and_change_nothing() 
     assert_eq!(books(&world).await, before);
 
     let log = world.log();
-    assert_eq!(log.matches("a payment webhook was refused").count(), refused.len(), "{log}");
+    for reason in [
+        "the signature header is missing or malformed",
+        "no signature matches",
+        "the signature is too old or too new",
+        "it could not be read",
+        "it is no event",
+        "it does not call itself JSON",
+    ] {
+        assert!(log.contains(reason), "{reason}: {log}");
+    }
     let settings = sandbox::Settings::default();
     for secret in [&settings.webhook_secret, &settings.payments_key, &IN_BODIES.to_owned()] {
         assert!(!log.contains(secret), "{log}");

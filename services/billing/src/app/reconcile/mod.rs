@@ -149,7 +149,7 @@ impl App {
     ) -> Result<pb::ReconciliationReport, Error> {
         reconciliations::clear(conn).await?;
         let report = Report::new(span.from, span.until, dry_run, self.clock.now());
-        let mut run = Run { app: self, conn, span, report };
+        let mut run = Run { app: self, conn, span, report, unanswered: false };
         run.payments().await?;
         run.refunds().await?;
         run.disputes().await?;
@@ -182,6 +182,8 @@ struct Run<'a> {
     conn: &'a mut PgConnection,
     span: Span,
     report: Report,
+    /// Appointments has not answered, and is not asked any more.
+    unanswered: bool,
 }
 
 impl Run<'_> {

@@ -83,13 +83,14 @@ impl Run<'_> {
 
     /// Whether nothing is known any more of the visit that a reservation was made for, as when appointments was restored from a
     /// backup of before.
-    pub(super) async fn unbooked(&self, charge: &Charge, visit: &Visit) -> Result<bool, Error> {
+    pub(super) async fn unbooked(&mut self, charge: &Charge, visit: &Visit) -> Result<bool, Error> {
         let age = self.app.clock.now() - charge.created_at;
-        if !reserves(charge) || visit.ended.is_some() || age < BOOKED_WITHIN {
+        if self.unanswered || !reserves(charge) || visit.ended.is_some() || age < BOOKED_WITHIN {
             return Ok(false);
         }
         Ok(self.app.appointments.is_gone(charge.appointment).await.unwrap_or_else(|error| {
-            tracing::warn!(charge = %charge.id, %error, "whether a visit is booked could not be asked");
+            tracing::warn!(%error, "appointments does not answer: whether visits are booked is left to the next reconciliation");
+            self.unanswered = true;
             false
         }))
     }
