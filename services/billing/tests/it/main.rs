@@ -14,6 +14,7 @@ mod lost;
 mod missed;
 mod model;
 mod process;
+mod provider;
 mod reconcile;
 mod refunds;
 mod renewal;
