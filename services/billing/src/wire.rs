@@ -53,6 +53,7 @@ pub fn void_cause(cause: VoidCause) -> pb::VoidCause {
         VoidCause::Cancelled => pb::VoidCause::Cancelled,
         VoidCause::CancelledLate => pb::VoidCause::CancelledLate,
         VoidCause::NoShow => pb::VoidCause::NoShow,
+        VoidCause::Reconciliation => pb::VoidCause::Reconciliation,
     }
 }
 
@@ -229,6 +230,8 @@ fn entry(line: &Line, currency: Currency) -> pb::StatementEntry {
         EntryKind::Payment => pb::StatementEntryKind::Payment,
         EntryKind::Refund => pb::StatementEntryKind::Refund,
         EntryKind::Reversal => pb::StatementEntryKind::Reversal,
+        // Never on a statement: it moves nothing that a patient owes.
+        EntryKind::Dispute => pb::StatementEntryKind::Unspecified,
     };
     pb::StatementEntry {
         id: line.id.to_string(),

@@ -34,6 +34,18 @@ pub async fn post(
     .map(drop)
 }
 
+/// What a charge has earned and not taken back.
+pub async fn earned(conn: &mut PgConnection, charge: ChargeId) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select coalesce(-sum(posting.amount), 0)::bigint as "earned!"
+         from billing.journal join billing.posting on posting.entry_id = journal.id
+         where journal.charge_id = $1 and posting.account in ('COPAY_REVENUE', 'FEE_REVENUE')"#,
+        charge.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Makes all that a transaction reads come from one moment. Its first statement.
 pub async fn freeze(tx: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("set transaction isolation level repeatable read, read only").execute(tx).await.map(drop)

@@ -2,7 +2,11 @@
 //!
 //! The provider's lists are read page by page; what it listed is remembered in a table, so that what it did not list is found
 //! without a month in memory. A difference is looked at a second time before it counts, for both sides go on meanwhile. What is
-//! certain is put right by the ways that lead there anyway: the charge's own look-up, a cancellation, a refund taken over.
+//! certain is put right by the ways that lead there anyway (see `repair`): the charge's own look-up, a cancellation, a refund taken
+//! over.
+
+mod repair;
+mod returns;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,13 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::App;
-use super::refund::{Asked, Taken};
+use super::refund::Taken;
 use crate::domain::charge::{Charge, Kind, Standing, State};
 use crate::domain::reconcile::{Differs, Discrepancy, Report, compare, expected};
-use crate::domain::refund::Cause;
 use crate::domain::visit::Visit;
 use crate::error::Error;
-use crate::gateway::{Dispute, Failure, GivenBack, Listed, MISSING, Span};
+use crate::gateway::{Failure, GivenBack, Listed, MISSING, Span};
 use crate::store::reconciliations::{self, Kept};
 use crate::store::{charges, chores};
 use crate::wire;
@@ -146,10 +149,11 @@ impl App {
     ) -> Result<pb::ReconciliationReport, Error> {
         reconciliations::clear(conn).await?;
         let report = Report::new(span.from, span.until, dry_run, self.clock.now());
-        let mut run = Run { app: self, conn, span, report };
+        let mut run = Run { app: self, conn, span, report, unanswered: false };
         run.payments().await?;
         run.refunds().await?;
         run.disputes().await?;
+        run.reversed_fees().await?;
         run.missing().await?;
         let Run { conn, mut report, .. } = run;
         report.charges = reconciliations::charges_made(conn, (span.from, span.until)).await?;
@@ -178,10 +182,9 @@ struct Run<'a> {
     conn: &'a mut PgConnection,
     span: Span,
     report: Report,
+    /// Appointments has not answered, and is not asked any more.
+    unanswered: bool,
 }
-
-/// A charge and its payment that do not agree.
-type Difference = (Differs, Option<i64>, Option<i64>);
 
 impl Run<'_> {
     async fn payments(&mut self) -> Result<(), Error> {
@@ -212,7 +215,7 @@ impl Run<'_> {
     /// Compares a payment with the charge whose newest it is.
     async fn known(&mut self, payment: &Listed, charge: Charge, visit: &Visit) -> Result<(), Error> {
         let Some(standing) = &payment.standing else { return Ok(()) };
-        let drawn = charges::drawn(self.conn, charge.appointment).await?;
+        let drawn = charges::drawn(self.conn, &payment.reference).await?;
         if compare(expected(&charge, drawn), standing).is_some()
             && let Some((kind, ours, theirs)) = self.look_again(&charge, &payment.reference).await?
         {
@@ -222,9 +225,14 @@ impl Run<'_> {
             };
             self.add(kind, &payment.reference, Some(&charge), (ours, theirs), repaired, remark);
         }
-        let voided = visit.ended.is_some_and(|ended| ended.how.voids().is_some());
-        if charge.kind == Kind::Copay && charge.state == State::Captured && voided && charge.refundable() > 0
-        {
+        if self.unbooked(&charge, visit).await? {
+            let amounts = (Some(charge.authorized), None);
+            let (repaired, remark) = self.void(&charge).await?;
+            let kind = Differs::OrphanAuthorization;
+            self.add(kind, &payment.reference, Some(&charge), amounts, repaired, remark);
+        }
+        let taken = charge.kind == Kind::Copay && charge.state == State::Captured;
+        if taken && charge.without_cause(visit) && charge.refundable() > 0 {
             let amount = charge.refundable();
             let (repaired, remark) = self.give_back(&charge).await?;
             let amounts = (Some(0), Some(amount));
@@ -256,6 +264,8 @@ impl Run<'_> {
                 let kind = Differs::OrphanAuthorization;
                 self.add(kind, &payment.reference, Some(&charge), amounts, repaired, remark);
             }
+            // A fee took it, and the co-pay was asked for anew when the patient came after all.
+            Some(_) if charges::drawn(self.conn, &payment.reference).await? == amount => {}
             Some((charge, _)) => {
                 let remark = "An earlier payment of this charge was taken: give it back at the provider.";
                 let kind = Differs::UnknownPayment;
@@ -292,9 +302,7 @@ impl Run<'_> {
             Taken::Known | Taken::Foreign | Taken::TooEarly => Ok(()),
             Taken::News => {
                 let charge = match &refund.payment {
-                    Some(payment) => {
-                        charges::of_payments(self.conn, std::slice::from_ref(payment)).await?.pop()
-                    }
+                    Some(payment) => charges::that_took(self.conn, payment).await?,
                     None => None,
                 };
                 let remark = if repair {
@@ -308,36 +316,6 @@ impl Run<'_> {
                 Ok(())
             }
         }
-    }
-
-    async fn disputes(&mut self) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = self.app.gateway.disputes(self.span, after).await.map_err(unread)?;
-            for dispute in &page.items {
-                self.report.records += 1;
-                self.dispute(dispute).await?;
-            }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn dispute(&mut self, dispute: &Dispute) -> Result<(), Error> {
-        let settled = ["won", "warning_closed", "prevented"].contains(&dispute.status.as_str());
-        let Some(payment) = dispute.payment.clone().filter(|_| !settled) else { return Ok(()) };
-        let Some((charge, _)) = charges::of_payments(self.conn, &[payment]).await?.pop() else {
-            return Ok(());
-        };
-        let remark = match dispute.status.as_str() {
-            "lost" => "The bank took the payment back for good: settle it with the patient.",
-            _ => "The bank took the payment back: answer the dispute at the provider.",
-        };
-        let amounts = (Some(charge.captured), Some(dispute.amount));
-        self.add(Differs::Dispute, &dispute.reference, Some(&charge), amounts, false, remark);
-        Ok(())
     }
 
     /// What our books have of this time and the provider did not list: it may be of another time over there, or be missing.
@@ -381,61 +359,6 @@ impl Run<'_> {
             let Some((last, _)) = unseen.last() else { return Ok(()) };
             after = last.clone();
         }
-    }
-
-    /// Whether a difference is still there when both sides are asked anew.
-    async fn look_again(&mut self, seen: &Charge, payment: &str) -> Result<Option<Difference>, Error> {
-        let Ok(there) = self.app.gateway.look_up(payment).await else { return Ok(None) };
-        let Some((charge, _)) = charges::get_with_visit(self.conn, seen.id).await? else {
-            return Ok(None);
-        };
-        if charge.provider_reference.as_deref() != Some(payment) {
-            return Ok(None);
-        }
-        let drawn = charges::drawn(self.conn, charge.appointment).await?;
-        Ok(compare(expected(&charge, drawn), &there.standing))
-    }
-
-    /// Has the charge follow its payment.
-    async fn drive(&mut self, charge: &Charge, payment: &str) -> Result<(bool, &'static str), Error> {
-        if self.report.dry_run {
-            return Ok((false, "Reconcile without dry_run, and the charge is looked up."));
-        }
-        self.app.drive(charge.id).await?;
-        Ok(match self.look_again(charge, payment).await? {
-            None => (true, "The charge was looked up, and follows the provider."),
-            Some(_) => (false, "Looking the charge up did not help: compare it with the provider's page."),
-        })
-    }
-
-    /// Releases a reservation that serves no visit.
-    async fn release(&self, payment: &str) -> (bool, &'static str) {
-        if self.report.dry_run {
-            return (false, "Reconcile without dry_run, and the reservation is released.");
-        }
-        match self.app.gateway.cancel(&format!("reconcile-{payment}"), payment).await {
-            Ok(now) if now.standing == Standing::Released => (true, "The reservation was released."),
-            Ok(_) | Err(_) => (false, "The reservation could not be released: cancel it at the provider."),
-        }
-    }
-
-    /// Gives back a co-pay that was taken though its visit was called off or missed.
-    async fn give_back(&mut self, seen: &Charge) -> Result<(bool, &'static str), Error> {
-        if self.report.dry_run {
-            return Ok((false, "Taken without cause: reconcile without dry_run, and it is given back."));
-        }
-        let now = self.app.clock.now();
-        let mut tx = self.app.db.begin().await?;
-        let found = charges::lock_with_visit(&mut tx, seen.appointment, seen.kind).await?;
-        if let Some((mut charge, _)) = found.filter(|(charge, _)| charge.refundable() > 0) {
-            let left = charge.refundable();
-            let asked = Asked { cause: Cause::Reconciliation, reason: "", by: "" };
-            self.app.begin_refund(&mut tx, &mut charge, left, &asked, now).await?;
-            charges::save(&mut tx, &mut charge, None, now).await?;
-            tx.commit().await?;
-            self.app.books.notify_one();
-        }
-        Ok((true, "Taken without cause, and given back."))
     }
 
     fn add(
