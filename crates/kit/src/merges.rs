@@ -13,6 +13,7 @@ use proto::clinic::patients::v1::{PatientChange, PatientChanged};
 use sqlx::PgConnection;
 
 use crate::auth::Caller;
+use crate::db::Db;
 use crate::ids::{Id, PatientId};
 use crate::messaging::inbox::{Handler, Incoming, Subscription};
 use crate::platform::Platform;
@@ -74,6 +75,14 @@ pub async fn survivor(conn: &mut PgConnection, patient: PatientId) -> sqlx::Resu
     sqlx::query_scalar("select survivor($1)").bind(patient).fetch_one(conn).await
 }
 
+/// As [`see`], on a connection that only a refusal is worth.
+pub async fn see_in<I: Id>(db: &Db, caller: &Caller, patient: PatientId, id: I) -> Result<(), Error> {
+    if caller.may_see(patient) {
+        return Ok(());
+    }
+    see(&mut *db.pool().acquire().await?, caller, patient, id).await
+}
+
 /// As [`Caller::see`], where all ids of one person are that patient's own.
 pub async fn see<I: Id>(
     conn: &mut PgConnection,
@@ -82,5 +91,10 @@ pub async fn see<I: Id>(
     id: I,
 ) -> Result<(), Error> {
     let (Err(refused), Some(own)) = (caller.see(patient, id), caller.only_patient()) else { return Ok(()) };
-    if survivor(conn, own).await? == survivor(conn, patient).await? { Ok(()) } else { Err(refused) }
+    if is_same_person(conn, own, patient).await? { Ok(()) } else { Err(refused) }
+}
+
+/// Whether both ids name one person.
+pub async fn is_same_person(conn: &mut PgConnection, one: PatientId, other: PatientId) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select survivor($1) = survivor($2)").bind(one).bind(other).fetch_one(conn).await
 }
