@@ -9,6 +9,7 @@ mod fees;
 mod keys;
 mod late;
 mod ledger;
+mod merges;
 mod missed;
 mod model;
 mod process;
