@@ -11,6 +11,7 @@
 //! | [`db`], [`bootstrap`], [`idempotency`] | PostgreSQL: pools, roles and schemas, request ids |
 //! | [`watch`] | streams that stay open |
 //! | [`messaging`] | outbox relay, inbox consumer, dead letters |
+//! | [`merges`] | whose a record is that names a merged patient |
 //! | [`platform`] | all of the above, connected, for one service |
 
 pub mod auth;
@@ -23,6 +24,7 @@ pub mod deadline;
 pub mod fields;
 pub mod idempotency;
 pub mod ids;
+pub mod merges;
 pub mod messaging;
 pub mod page;
 pub mod platform;

@@ -173,6 +173,12 @@ impl Reservation {
         self.state == State::Released && !self.displaced_reasons.is_empty()
     }
 
+    /// Whether it is displaced because the survivor of its merged patient has visits of its own in the way.
+    pub fn waits_for_survivor(&self) -> bool {
+        self.state == State::Displaced
+            && self.displaced_reasons.iter().any(|reason| Conflict::is_own_rule(reason))
+    }
+
     /// The same time as it would be taken again.
     pub fn again(&self) -> NewReservation {
         NewReservation {
@@ -294,6 +300,24 @@ pub enum Conflict {
     SevenDays,
     /// The patient has an open hold.
     OpenHold,
+}
+
+impl Conflict {
+    /// The contract's word for it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Provider => "SLOT_TAKEN",
+            Self::Room => "ROOM_TAKEN",
+            Self::Patient => "PATIENT_BUSY",
+            Self::SevenDays => "WITHIN_7_DAYS",
+            Self::OpenHold => "TOO_MANY_HOLDS",
+        }
+    }
+
+    /// Whether `reason` is a rule about two visits of one patient, which merging two records may break.
+    pub fn is_own_rule(reason: &str) -> bool {
+        [Self::Patient, Self::SevenDays].iter().any(|rule| rule.reason() == reason)
+    }
 }
 
 /// A rule that says no, and what it says no for.

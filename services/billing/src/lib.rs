@@ -76,6 +76,7 @@ pub async fn run(
     let every = Duration::from_secs(config.reconcile_every_secs);
     platform.spawn(reconcile::on_schedule(app.clone(), every, platform.stop.clone()));
     platform.follow(events::subscription(NAME), Arc::new(events::Visits(app.clone())));
+    kit::merges::follow(&platform);
     let deliveries = webhook::router(app.clone(), config.payments_webhook_secret);
     let routes = Routes::new(BillingServiceServer::new(grpc::Grpc { app }));
     platform.serve(listener, routes, deliveries).await

@@ -207,14 +207,9 @@ fn fee(fee: &Fee, currency: Currency) -> pb::Fee {
 }
 
 /// A patient's account.
-pub fn account(
-    patient_id: String,
-    account: Account,
-    currency: Currency,
-    now: DateTime<Utc>,
-) -> pb::PatientAccount {
+pub fn account(account: Account, currency: Currency, now: DateTime<Utc>) -> pb::PatientAccount {
     pb::PatientAccount {
-        patient_id,
+        patient_id: account.patient.to_string(),
         balance: Some(money(account.balance, currency)),
         authorized_amount: Some(money(account.authorized, currency)),
         payment_methods: account.cards.iter().map(|one| card(one, None, now)).collect(),

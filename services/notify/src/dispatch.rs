@@ -196,12 +196,14 @@ impl Dispatcher {
         now: DateTime<Utc>,
     ) -> anyhow::Result<Message> {
         let clinic = self.ports.clinics.clinic(claimed.clinic).await?;
+        let open_intake = self.ports.patients.has_open_intake(claimed.appointment).await?;
         let language = Language::of(&contact.language).unwrap_or(self.default_language);
         let about = About {
             clinic_name: &clinic.name,
             clinic_phone: &clinic.phone,
             start: claimed.start,
             zone: claimed.zone,
+            open_intake,
         };
         let text = words::reminder(claimed.kind, language, about);
         Ok(Message {

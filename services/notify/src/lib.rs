@@ -5,6 +5,7 @@
 //! | [`domain`] | when reminders are due, quiet hours, what is still worth sending |
 //! | [`gsm7`], [`words`] | how texts are counted; the words of each reminder in each language |
 //! | [`events`] | appointments' events become visits and reminders; what notify tells the others |
+//! | [`merges`] | what a merged patient had is the survivor's |
 //! | [`dispatch`] | the worker that sends what is due |
 //! | [`ports`], [`twilio`] | patients, scheduling and the SMS provider |
 //! | [`store`] | all SQL |
@@ -21,6 +22,7 @@ pub mod error;
 pub mod events;
 pub mod grpc;
 pub mod gsm7;
+pub mod merges;
 pub mod ports;
 pub mod store;
 pub mod twilio;
@@ -75,6 +77,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let subscription = Subscription { context: "appointments", consumer: NAME, subjects: events::subjects() };
     platform.follow(subscription, Arc::new(events::Visits::new(platform.clock.clone())));
+    platform.follow(merges::subscription(), Arc::new(merges::Merges));
     let dispatcher = Dispatcher::new(platform.db.clone(), platform.clock.clone(), ports, default_language);
     platform.spawn(dispatcher.run(platform.stop.clone()));
     let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(platform.db.clone())));

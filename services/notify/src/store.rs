@@ -145,7 +145,7 @@ pub async fn insert_reminder(
         "insert into notify.reminder
             (id, appointment_id, appointment_version, patient_id, kind, visit_start_time, due_time, next_try, state,
              drop_reason, create_time, update_time)
-         values ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $10)",
+         values ($1, $2, $3, notify.survivor($4), $5, $6, $7, $7, $8, $9, $10, $10)",
         ReminderId::new().uuid(),
         visit.appointment.uuid(),
         visit.version,
@@ -156,6 +156,20 @@ pub async fn insert_reminder(
         state.as_str_name(),
         reason.as_str_name(),
         now,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Passes what a merged patient had on to the survivor.
+pub async fn hand_over(tx: &mut PgConnection, merged: PatientId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with reminders as (
+             update notify.reminder set patient_id = notify.survivor($1) where patient_id = $1
+         )
+         update notify.message set patient_id = notify.survivor($1) where patient_id = $1",
+        merged.uuid()
     )
     .execute(tx)
     .await

@@ -85,6 +85,14 @@ impl Language {
         }
     }
 
+    /// The sentence about an intake form that waits.
+    fn intake(self) -> &'static str {
+        match self {
+            Self::English => " Please fill in your form.",
+            Self::Spanish => " Complete su formulario.",
+        }
+    }
+
     fn date(self, local: &DateTime<Tz>) -> String {
         match self {
             Self::English => local.format("%a, %b %-d").to_string(),
@@ -111,6 +119,8 @@ pub struct About<'a> {
     pub start: DateTime<Utc>,
     /// The clinic's time zone.
     pub zone: Tz,
+    /// Its intake form waits to be submitted.
+    pub open_intake: bool,
 }
 
 /// A text ready to be sent.
@@ -126,8 +136,13 @@ pub struct Text {
 /// too long.
 pub fn reminder(kind: ReminderKind, language: Language, about: About<'_>) -> Text {
     let (sentence, call) = language.reminder(kind);
-    let pattern =
-        if about.clinic_phone.is_empty() { sentence.to_owned() } else { format!("{sentence}{call}") };
+    let mut pattern = sentence.to_owned();
+    if about.open_intake {
+        pattern.push_str(language.intake());
+    }
+    if !about.clinic_phone.is_empty() {
+        pattern.push_str(call);
+    }
     let local = about.start.with_timezone(&about.zone);
     let fill = |name: &str| {
         gsm7::simplify(
@@ -170,7 +185,8 @@ mod tests {
     fn about(clinic_name: &str) -> About<'_> {
         // A Wednesday in September, at a time of two digits: the longest words.
         let start = "2026-09-30T16:30:00Z".parse().expect("an instant");
-        About { clinic_name, clinic_phone: "+12025550100", start, zone: chrono_tz::America::New_York }
+        let (clinic_phone, zone) = ("+12025550100", chrono_tz::America::New_York);
+        About { clinic_name, clinic_phone, start, zone, open_intake: false }
     }
 
     #[test]
@@ -191,10 +207,11 @@ mod tests {
             ["A", "Clínica Núñez", &"Very Long Name ".repeat(6), &"{date}".repeat(16), &"€".repeat(100)];
         for kind in KINDS {
             for language in [Language::English, Language::Spanish] {
-                for name in names {
-                    let text = reminder(kind, language, about(name));
+                for (name, open_intake) in names.iter().flat_map(|name| [(name, false), (name, true)]) {
+                    let text = reminder(kind, language, About { open_intake, ..about(name) });
                     let one = Measure { segments: 1, encoding: TextEncoding::Gsm7, ..text.measure };
                     assert_eq!(text.measure, one, "{}", text.body);
+                    assert_eq!(text.body.contains("form"), open_intake, "{}", text.body);
                 }
                 let text = reminder(kind, language, about("诊所")).measure;
                 assert!(text.encoding == TextEncoding::Ucs2 && text.segments <= 3, "{text:?}");

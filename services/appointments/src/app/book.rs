@@ -7,6 +7,7 @@ use kit::auth::Caller;
 use kit::fields::{Fields, timestamp};
 use kit::idempotency::{self, Attempt, Fresh, Key};
 use kit::ids::{AppointmentId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId};
+use kit::merges;
 use kit::status::Error as KitError;
 use prost::Message;
 use proto::clinic::appointments::v1 as pb;
@@ -14,7 +15,7 @@ use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, finish, look, open, patient_of, staff_only};
+use super::{App, finish, look, open, staff_only};
 use crate::domain::{Clash, Conflict, Copay, NewReservation, Reservation, Span, State};
 use crate::error::{Error, Refusal, reason_of};
 use crate::store::By;
@@ -235,8 +236,8 @@ impl App {
         hold: AppointmentId,
     ) -> Result<(ProviderId, i64), Error> {
         let row = self.load(hold).await?;
-        caller.see(row.patient_id, hold)?;
         let mut conn = self.db.pool().acquire().await?;
+        merges::see(&mut conn, caller, row.patient_id, hold).await?;
         let seen = store::calendar_seen(&mut conn, row.provider_id).await?;
         drop(conn);
         if seen <= row.calendar_version || row.state != State::Held {
@@ -291,7 +292,7 @@ impl App {
         plan: impl Fn(bool) -> Plan,
         answer: impl Fn(AppointmentId) -> Option<R>,
     ) -> Result<Take<R>, Error> {
-        let patient = patient_of(caller, slot.patient)?;
+        let mut patient = self.patient_of(caller, slot.patient).await?;
         if slot.room.is_some() || !slot.override_reason.is_empty() {
             staff_only(caller)?;
         }
@@ -331,6 +332,10 @@ impl App {
                     Taken::Stranger => {
                         drop(fresh);
                         self.must_exist(patient).await?;
+                        continue;
+                    }
+                    Taken::Merged(survivor) => {
+                        (patient, judged.new.patient_id) = (survivor, survivor);
                         continue;
                     }
                     Taken::Stale => stale = true,
@@ -462,6 +467,8 @@ pub(super) enum Taken {
     Stale,
     /// The patient is not known to exist.
     Stranger,
+    /// The patient was merged into this one.
+    Merged(PatientId),
 }
 
 /// Whose appointments are in the way is for staff to know.
@@ -489,6 +496,9 @@ async fn try_take(
     let Judged { rooms, new, .. } = judged;
     let by = by(caller, slot, new);
     let mut look = look(tx, new, provider, rooms).await?;
+    if let Some(survivor) = look.merged_into {
+        return Ok(Taken::Merged(survivor));
+    }
     if !look.patient_known {
         return Ok(Taken::Stranger);
     }

@@ -231,10 +231,11 @@ impl App {
         }
     }
 
-    /// Ends holds whose time is up, finishes bookings that nobody drives and judges what calendars have marked, until told to
-    /// stop. Judging asks scheduling, so it has a loop of its own: while scheduling is away, nothing else waits for it.
+    /// Ends holds whose time is up, finishes bookings that nobody drives, judges what calendars have marked and hands over what merged
+    /// patients had, until told to stop. The latter two ask scheduling, so they have a loop of their own: while scheduling is away,
+    /// nothing else waits for it.
     pub async fn work(self) {
-        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Calendars));
+        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Visits));
     }
 
     async fn keep_at(&self, job: Job) {
@@ -242,12 +243,12 @@ impl App {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = self.marked.notified(), if job == Job::Calendars => {}
+                () = self.marked.notified(), if job == Job::Visits => {}
                 () = self.stop.cancelled() => return,
             }
             let done = match job {
                 Job::Bookings => self.look_at_bookings().await,
-                Job::Calendars => self.judge_marked().await,
+                Job::Visits => self.look_at_visits().await,
             };
             match done {
                 Ok(()) => failing = false,
@@ -263,8 +264,13 @@ impl App {
     /// One look of all workers, one after the other.
     pub async fn look_after(&self) -> Result<(), Error> {
         self.end_stale().await?;
-        self.judge_marked().await?;
+        self.look_at_visits().await?;
         self.finish_left_open().await
+    }
+
+    async fn look_at_visits(&self) -> Result<(), Error> {
+        self.judge_marked().await?;
+        self.hand_over_due().await
     }
 
     async fn look_at_bookings(&self) -> Result<(), Error> {
@@ -305,7 +311,7 @@ impl App {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Bookings,
-    Calendars,
+    Visits,
 }
 
 /// What is told of a hold that came to nothing; `None` of anything else.

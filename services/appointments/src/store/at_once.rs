@@ -10,7 +10,7 @@ use super::{By, range};
 use crate::domain::{Copay, Reservation, State};
 
 /// Takes the time, tells, and keeps `answer` with the request id, or answers nothing: some rule says no, the calendar moved on,
-/// the patient or the provider is not known yet, the patient has a hold that may have to end first, the same call was answered
+/// the patient or the provider is not known yet, or the patient was merged, the patient has a hold that may have to end first, the same call was answered
 /// before, or a hold would not end when it should because the clocks differ. Which of them, is for a longer look. Otherwise
 /// answers when.
 ///
@@ -34,6 +34,7 @@ pub async fn take_at_once(
                 clock.now() + ($31::timestamptz - $33::timestamptz), $32
          from (select version from appointments.calendar_seen where provider_id = $14 for share) seen
          where seen.version <= $20 and exists (select from appointments.patient_seen where patient_id = $11)
+           and not exists (select from appointments.merged where merged_id = $11)
            and not exists (select from appointments.reservation where patient_id = $11 and state = 'held')
            and ($30::timestamptz is null
                 or clock.now() between $33::timestamptz - interval '1 second' and $33::timestamptz + interval '1 second')

@@ -119,11 +119,11 @@ pub async fn lock_with_visit(
 ) -> sqlx::Result<Option<(Charge, Visit)>> {
     let row = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
          where visit.appointment_id = $1 and charge.kind = $2
-         for update",
+         for update"#,
         appointment.uuid(),
         kind.word(),
     )
@@ -308,10 +308,10 @@ pub async fn reversed(
 pub async fn of_payments(conn: &mut PgConnection, payments: &[String]) -> sqlx::Result<Vec<(Charge, Visit)>> {
     let rows = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
-         where charge.provider_reference = any($1)",
+         where charge.provider_reference = any($1)"#,
         payments,
     )
     .fetch_all(conn)
@@ -378,7 +378,7 @@ pub async fn claim(conn: &mut PgConnection, limit: i64, lease: Duration) -> sqlx
 /// Which charges to list. Filters add up; empty or `None` = all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this patient.
+    /// Of this patient, merged records included.
     pub patient: Option<PatientId>,
     /// Of this visit.
     pub appointment: Option<AppointmentId>,
@@ -407,10 +407,10 @@ pub async fn list(
     let states: Vec<String> = filter.states.iter().map(|state| state.word().to_owned()).collect();
     let rows = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
-         where ($1::uuid is null or visit.patient_id = $1)
+         where ($1::uuid is null or visit.patient_id = any(billing.ids_of($1)))
              and ($2::uuid is null or charge.appointment_id = $2)
              and ($3::uuid is null or visit.clinic_id = $3)
              and (cardinality($4::text[]) = 0 or charge.kind = any($4))
@@ -420,7 +420,7 @@ pub async fn list(
              and (not $8 or charge.owed_amount > 0)
              and ($9::timestamptz is null or charge.created_at < $9 or (charge.created_at = $9 and charge.id > $10::uuid))
          order by charge.created_at desc, charge.id
-         limit $11",
+         limit $11"#,
         filter.patient.map(PatientId::uuid),
         filter.appointment.map(AppointmentId::uuid),
         filter.clinic.map(ClinicId::uuid),
@@ -442,10 +442,10 @@ pub async fn list(
 pub async fn get_with_visit(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<(Charge, Visit)>> {
     let row = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
-         where charge.id = $1",
+         where charge.id = $1"#,
         id.uuid(),
     )
     .fetch_optional(conn)

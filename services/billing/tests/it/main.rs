@@ -11,6 +11,7 @@ mod keys;
 mod late;
 mod ledger;
 mod lost;
+mod merges;
 mod missed;
 mod model;
 mod process;

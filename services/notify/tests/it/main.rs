@@ -1,6 +1,7 @@
 //! The notify service on real servers: events in over JetStream, texts out over HTTP to the sandbox provider. Mocked are only the two
 //! services it asks.
 
+mod merges;
 mod planning;
 mod sending;
 
@@ -33,6 +34,7 @@ mock! {
     #[async_trait::async_trait]
     impl Patients for Patients {
         async fn contact(&self, patient: PatientId) -> anyhow::Result<Option<Contact>>;
+        async fn has_open_intake(&self, appointment: AppointmentId) -> anyhow::Result<bool>;
     }
 }
 
@@ -63,7 +65,9 @@ impl Suite {
         Self::with(patients).await
     }
 
-    pub(crate) async fn with(patients: MockPatients) -> Self {
+    /// Unless `patients` says otherwise, no form is open.
+    pub(crate) async fn with(mut patients: MockPatients) -> Self {
+        patients.expect_has_open_intake().returning(|_| Ok(false));
         let servers = Servers::start().await;
         let (listener, provider) = testkit::listener().await;
         // Texts stay queued at the provider: nothing here waits for their delivery.

@@ -76,6 +76,20 @@ async fn each_reminder_becomes_one_text_when_its_time_comes() {
 }
 
 #[tokio::test]
+async fn a_reminder_mentions_a_form_that_waits_and_no_other() {
+    for open in [true, false] {
+        let mut patients = everyone(reachable());
+        patients.expect_has_open_intake().returning(move |_| Ok(open));
+        let suite = Suite::with(patients).await;
+        let visit = booked(&suite).await;
+        due(&suite, &visit).await;
+        suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Sent).await;
+        let text = suite.messages(&visit).await.remove(0);
+        assert_eq!((text.body.contains("fill in your form"), text.segments), (open, 1), "{}", text.body);
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_texted_without_consent_or_number() {
     for (contact, reason) in [
         (Contact { consented: false, ..reachable() }, DropReason::NoConsent),
