@@ -1,6 +1,6 @@
 //! What the payment provider tells of its own accord (docs.stripe.com/webhooks).
 //!
-//! A delivery is believed only so far as its signature goes, and even then only as a hint: it is remembered by its id, and
+//! A delivery is believed only so far as its signature goes, and even then only as a hint: if it can be news it is remembered by its id, and
 //! answered; later the charge or refund it is about is looked up. So late, repeated and shuffled deliveries end in the same state.
 
 use axum::Router;

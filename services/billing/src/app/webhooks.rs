@@ -54,12 +54,14 @@ fn known(kind: &str) -> Option<State> {
 const LIVE: [State; 2] = [State::Authorized, State::RequiresAction];
 
 impl App {
-    /// Remembers an event of the provider, in one statement.
+    /// Remembers an event of the provider, in one statement; one that cannot be news (a payment was created) not at all.
     pub async fn hear(&self, event: &Event) -> sqlx::Result<()> {
         let of_payment = event.payment.is_some() && known(&event.kind).is_some();
-        let news = event.refund.is_some() || event.dispute.is_some() || of_payment;
+        if !(of_payment || event.refund.is_some() || event.dispute.is_some()) {
+            return Ok(());
+        }
         let mut conn = self.db.pool().acquire().await?;
-        if webhooks::put(&mut conn, event, news, self.clock.now()).await? && news {
+        if webhooks::put(&mut conn, event, self.clock.now()).await? {
             self.books.notify_one();
         }
         Ok(())

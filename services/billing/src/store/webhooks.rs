@@ -8,17 +8,12 @@ use sqlx::PgConnection;
 
 use crate::gateway::Event;
 
-/// Remembers an event of the provider, to be applied when it is `news`; false when it was told before.
-pub async fn put(
-    conn: &mut PgConnection,
-    event: &Event,
-    news: bool,
-    now: DateTime<Utc>,
-) -> sqlx::Result<bool> {
+/// Remembers an event of the provider, to be applied; false when it was told before.
+pub async fn put(conn: &mut PgConnection, event: &Event, now: DateTime<Utc>) -> sqlx::Result<bool> {
     let inserted = sqlx::query!(
         "insert into billing.webhook_event (provider_id, kind, payment_reference, refund_reference, dispute_reference, charge_id,
              received_at, due_at)
-         values ($1, $2, $3, $4, $5, $6, $7, case when $8 then clock.now() end)
+         values ($1, $2, $3, $4, $5, $6, $7, clock.now())
          on conflict do nothing",
         event.id,
         event.kind,
@@ -27,7 +22,6 @@ pub async fn put(
         event.dispute,
         event.charge.map(ChargeId::uuid),
         now,
-        news,
     )
     .execute(conn)
     .await?;
