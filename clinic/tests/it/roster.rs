@@ -139,7 +139,7 @@ async fn a_file_comes_in_once_and_a_dry_run_changes_nothing() {
         let said = office.imported(again).await;
         assert_eq!(said, "registered 0, updated 0, already there 3, failed 0\n");
     }
-    // The same people in another file, after the service has forgotten the requests of the first.
+    // The same people in another file: its requests are new, its people are not.
     let file = office.file("later.csv", "M-3,Madonna,,1958-08-16,,,,\n,José,Núñez,1990-02-28,,,es-MX,\n");
     assert_eq!(office.imported(&[&file]).await, "registered 0, updated 0, already there 2, failed 0\n");
     assert_eq!(office.everybody().await, everybody);
