@@ -7,4 +7,5 @@ mod import;
 mod kill;
 mod process;
 mod readme;
+mod roster;
 mod up;

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod consent;
+mod export;
 mod intake;
 mod merge;
 mod registration;
