@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that breaks off should say where")]
 
+mod canary;
 mod commands;
 mod import;
 mod kill;

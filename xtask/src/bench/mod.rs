@@ -7,12 +7,14 @@
 //! | [`engine`] | availability search in memory, and how it grows; draws [`chart`] |
 //! | [`search`] | availability search over gRPC |
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
+//! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
 //! | [`report`] | keeps the sections together |
 
 mod booking;
 mod chart;
 mod engine;
+mod patients;
 mod report;
 mod search;
 mod start;
@@ -52,6 +54,8 @@ enum Part {
     Booking,
     /// Webhooks of the payment provider.
     Webhooks,
+    /// SearchPatients among a million.
+    Patients,
 }
 
 impl Part {
@@ -62,6 +66,7 @@ impl Part {
             Self::Search => "Search over gRPC",
             Self::Booking => "Booking over gRPC",
             Self::Webhooks => "Webhooks of the payment provider",
+            Self::Patients => "Search for patients over gRPC",
         }
     }
 }
@@ -83,6 +88,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Search => search::section(workspace)?,
             Part::Booking => booking::section(workspace)?,
             Part::Webhooks => webhooks::section(workspace)?,
+            Part::Patients => patients::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;
