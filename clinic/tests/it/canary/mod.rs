@@ -22,7 +22,7 @@ use crate::process::{Home, Up};
 use Kind::{Answer, BirthDate, Email, Mrn, Name, Phone};
 
 /// Place (its beginning), what may be there, why.
-const ALLOWED: [(&str, &[Kind], &str); 18] = [
+const ALLOWED: [(&str, &[Kind], &str); 19] = [
     ("answer PatientService/RegisterPatient to FRONT_DESK", &[Name, Phone, Email, Mrn], "what it registered"),
     ("answer PatientService/UpdatePatient to PATIENT", &[Name, Phone, Email, Mrn], "her own record"),
     ("answer PatientService/MergePatients to MANAGER", &[Name, Phone, Email, Mrn], "the record that remains"),
