@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// Everyone works from the one to the other, in minutes of the day.
 pub(crate) const DAY: (u16, u16) = (8 * 60, 16 * 60);
 /// Days that lanes are laid over.
-const DAYS: usize = 100;
+const DAYS: usize = 200;
 /// The first patient's id; SQL spells it too.
 const PATIENT: u128 = 0x0000_0000_0000_7000_8000_0000_0000_0000;
 
