@@ -9,10 +9,9 @@ use sqlx::PgPool;
 use super::{By, range};
 use crate::domain::{Copay, Reservation, State};
 
-/// Takes the time, tells, and keeps `answer` with the request id, or answers nothing: some rule says no, the calendar moved on,
-/// the patient or the provider is not known yet, or the patient was merged, the patient has a hold that may have to end first, the same call was answered
-/// before, or a hold would not end when it should because the clocks differ. Which of them, is for a longer look. Otherwise
-/// answers when.
+/// Takes the time, tells, and keeps `answer` with the request id. Answers when, or nothing for a longer look to explain: some rule
+/// says no, the calendar moved on, the patient or the provider is not known yet, the patient was merged or has a hold that may have
+/// to end first, the same call was answered before, or the clocks differ so much that a hold would not end when it should.
 ///
 /// The calendar's version is locked before it is compared: whoever follows calendars waits, and then finds the booking.
 pub async fn take_at_once(

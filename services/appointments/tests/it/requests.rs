@@ -10,7 +10,7 @@ use kit::ids::RequestId;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::AppointmentState;
 
-use crate::harness::{MockClerk, World, authorized, desk, ten_o_clock};
+use crate::harness::{MockClerk, World, authorized, change, desk, ten_o_clock};
 
 /// The key of a call whose body is told apart by `body`.
 fn key(request_id: RequestId, body: &str) -> Option<Key> {
@@ -48,6 +48,19 @@ async fn the_same_request_id_with_another_body_is_refused() {
     world.app.book(&caller, first).await.unwrap();
     let second = Booking { key: key(id, "another body"), ..world.booking(ten_o_clock(&world, 1)) };
     assert!(reused(&world.app.book(&caller, second).await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn a_late_copy_of_a_call_books_nothing_though_its_visit_was_cancelled_and_the_time_is_free() {
+    let world = World::new(1, None).await;
+    let booking = Booking { key: key(RequestId::new(), "body"), ..world.booking(ten_o_clock(&world, 0)) };
+    let booked = world.app.book(&desk(), booking.clone()).await.unwrap().row;
+    world.app.cancel(&desk(), change(booked.id), true).await.unwrap();
+    let again = world.app.book(&desk(), booking.clone()).await.unwrap().row;
+    assert_eq!((again.id, again.state), (booked.id, State::Cancelled));
+    let other = Booking { key: key(RequestId::new(), "body"), ..booking };
+    assert_ne!(world.app.book(&desk(), other).await.unwrap().row.id, booked.id, "the time was free");
+    assert_eq!(world.told().await, ["AppointmentBooked", "AppointmentCancelled", "AppointmentBooked"]);
 }
 
 #[tokio::test]
