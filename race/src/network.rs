@@ -41,6 +41,8 @@ const SERVICES: [(&str, i32, i32, i32, bool); 3] =
 /// The co-pay, and the fee of a late cancellation or a missed visit, in dollars.
 const COPAY_DOLLARS: i64 = 40;
 const FEE_DOLLARS: i64 = 25;
+/// How far behind UTC the last time zone is: the earliest day from which a fee may be set is today there.
+const LAST_ZONE_BEHIND: TimeDelta = TimeDelta::hours(12);
 /// One patient in so many has a card that is saved and then declined.
 const DECLINED: usize = 6;
 /// Patients made at a time.
@@ -153,14 +155,13 @@ async fn providers(admin: &Outbound, clinics: &mut [Site], now: DateTime<Utc>) -
     Ok(providers)
 }
 
+/// Fees that are in force on every visit's date: an override just after a clinic's midnight may name a start of the day before.
 async fn fees(admin: &Outbound, clinics: &[Site], service: Uuid, now: DateTime<Utc>) -> anyhow::Result<()> {
     let dollars = |units| Some(Money { currency_code: "USD".into(), units, nanos: 0 });
-    for (site, zone) in clinics.iter().zip(ZONES) {
-        let today =
-            now.with_timezone(&zone.parse::<chrono_tz::Tz>().map_err(anyhow::Error::msg)?).date_naive();
+    for site in clinics {
         let fee = Fee {
             service_type_id: service.to_string(),
-            effective_from: Some(date(today)),
+            effective_from: Some(date((now - LAST_ZONE_BEHIND).date_naive())),
             copay_amount: dollars(COPAY_DOLLARS),
             no_show_fee_amount: dollars(FEE_DOLLARS),
             ..Default::default()
