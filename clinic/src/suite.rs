@@ -256,6 +256,8 @@ const PAYMENTS_TIMEOUT_MS: u64 = 8_000;
 const RECONCILE_EVERY_SECS: u64 = 24 * 60 * 60;
 /// The sender of texts: a number reserved for fiction.
 const SMS_FROM: &str = "+12025550199";
+/// The sender of e-mails, were there a relay.
+const MAIL_FROM: &str = "clinic@localhost";
 
 fn billing_config(
     service: Service,
@@ -279,11 +281,13 @@ fn notify_config(service: Service, urls: &Urls, sandbox: &sandbox::Settings) -> 
         patients_url: urls.patients.clone(),
         scheduling_url: urls.scheduling.clone(),
         default_language: notify::words::Language::English,
+        portal_url: urls.gateway.clone(),
         sms: notify::config::Sms {
             sms_api_base: urls.sandbox.clone(),
             sms_account_sid: sandbox.sms_account.clone(),
             sms_auth_token: sandbox.sms_token.clone(),
             sms_from: SMS_FROM.to_owned(),
         },
+        mail: notify::config::Mail { smtp_url: None, mail_from: MAIL_FROM.to_owned() },
     }
 }

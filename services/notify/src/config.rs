@@ -19,9 +19,32 @@ pub struct Config {
     /// Language of texts to patients who named none, or one without words.
     #[arg(long, env = "CLINIC_DEFAULT_LANGUAGE", value_enum, default_value_t = Language::English)]
     pub default_language: Language,
+    /// Where patients see their visits and forms, such as https://portal.clinic.example. Empty = messages carry no links.
+    #[arg(long, env = "CLINIC_PORTAL_URL", default_value = "")]
+    pub portal_url: String,
     /// The SMS provider.
     #[command(flatten)]
     pub sms: Sms,
+    /// The mail relay.
+    #[command(flatten)]
+    pub mail: Mail,
+}
+
+/// How e-mails leave.
+#[derive(clap::Args, Clone)]
+pub struct Mail {
+    /// The relay: smtps://user:password@host, or smtp://host:port?tls=required. Unset = nothing goes by e-mail.
+    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<String>,
+    /// Address that e-mails come from.
+    #[arg(long, env = "MAIL_FROM", default_value = "clinic@localhost")]
+    pub mail_from: String,
+}
+
+impl fmt::Debug for Mail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mail").field("mail_from", &self.mail_from).finish_non_exhaustive()
+    }
 }
 
 /// Account at the SMS provider.

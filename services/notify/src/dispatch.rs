@@ -12,16 +12,18 @@ use futures::stream;
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::ids::MessageId;
-use proto::clinic::notify::v1::{DropReason, FailureReason, MessageState};
+use proto::clinic::notify::v1::{Channel, DropReason, FailureReason, MessageState};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::notice::Facts;
 use crate::domain::{Judgement, judge};
 use crate::events;
 use crate::ports::{Contact, Outcome, Ports, Sms};
 use crate::store::Message;
 use crate::store::outgoing::{self, Claimed};
-use crate::words::{self, About, Language};
+use crate::words;
+use crate::writer::{Subject, Writer};
 
 /// Reminders in hand at once.
 const BATCH: i64 = 64;
@@ -44,13 +46,13 @@ pub struct Dispatcher {
     db: Db,
     clock: Clock,
     ports: Ports,
-    default_language: Language,
+    writer: Writer,
 }
 
 impl Dispatcher {
-    /// On `db`, through `ports`.
-    pub fn new(db: Db, clock: Clock, ports: Ports, default_language: Language) -> Self {
-        Self { db, clock, ports, default_language }
+    /// On `db`, through `ports`, in the words of `writer`.
+    pub fn new(db: Db, clock: Clock, ports: Ports, writer: Writer) -> Self {
+        Self { db, clock, ports, writer }
     }
 
     /// Works until `stop`; what is in hand then is finished first.
@@ -117,6 +119,10 @@ impl Dispatcher {
         let Some(contact) = self.ports.patients.contact(claimed.patient).await? else {
             return self.drop(claimed, DropReason::NoContact).await;
         };
+        // Long before it is due nothing but the recipient's zone is of interest.
+        if let (Judgement::Wait(until), None) = (self.judge(claimed, &contact), unknown) {
+            return self.postpone(claimed, until).await;
+        }
         let Some(phone) = &contact.phone else { return self.drop(claimed, DropReason::NoContact).await };
         if let Some(message) = unknown {
             if let Some(reference) = self.look_up(message, phone).await? {
@@ -131,12 +137,7 @@ impl Dispatcher {
         }
         match self.judge(claimed, &contact) {
             Judgement::Send => self.send(claimed, &contact, phone).await,
-            Judgement::Wait(until) => {
-                let change =
-                    async |tx: &mut PgConnection| outgoing::postpone(tx, claimed.id, until, self.now()).await;
-                self.holding(claimed, change).await?;
-                Ok(())
-            }
+            Judgement::Wait(until) => self.postpone(claimed, until).await,
             Judgement::Drop(reason) => self.drop(claimed, reason).await,
         }
     }
@@ -145,10 +146,18 @@ impl Dispatcher {
         if let Some(reason) = claimed.obsolete {
             return Judgement::Drop(reason);
         }
-        if !contact.consented {
-            return Judgement::Drop(DropReason::NoConsent);
+        let zone = contact.zone.unwrap_or(claimed.zone);
+        match judge(claimed.kind, claimed.start, claimed.planned, self.now(), zone) {
+            Judgement::Send if !contact.consented => Judgement::Drop(DropReason::NoConsent),
+            judged => judged,
         }
-        judge(claimed.kind, claimed.start, self.now(), contact.zone.unwrap_or(claimed.zone))
+    }
+
+    async fn postpone(&self, claimed: &Claimed, until: DateTime<Utc>) -> anyhow::Result<()> {
+        let change =
+            async |tx: &mut PgConnection| outgoing::postpone(tx, claimed.id, until, self.now()).await;
+        self.holding(claimed, change).await?;
+        Ok(())
     }
 
     /// Hands a reminder over, for the first time or after it was surely not taken.
@@ -195,23 +204,25 @@ impl Dispatcher {
         contact: &Contact,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Message> {
-        let clinic = self.ports.clinics.clinic(claimed.clinic).await?;
-        let language = Language::of(&contact.language).unwrap_or(self.default_language);
-        let about = About {
-            clinic_name: &clinic.name,
-            clinic_phone: &clinic.phone,
-            start: claimed.start,
+        let kind = words::message_kind(claimed.kind);
+        let subject = Subject {
+            clinic: Some(claimed.clinic),
+            appointment: Some(claimed.appointment),
+            start: Some(claimed.start),
             zone: claimed.zone,
+            form_open: claimed.has_form,
+            facts: &Facts::default(),
         };
-        let text = words::reminder(claimed.kind, language, about);
+        let (text, language) = self.writer.write(kind, Channel::Sms, &contact.language, &subject).await?;
         Ok(Message {
             id: MessageId::new(),
-            patient: claimed.patient,
-            appointment: claimed.appointment,
+            patient: Some(claimed.patient),
+            appointment: Some(claimed.appointment),
             appointment_version: claimed.appointment_version,
-            reminder: claimed.id,
-            kind: words::message_kind(claimed.kind),
-            language: language.tag().to_owned(),
+            reminder: Some(claimed.id),
+            kind,
+            channel: Channel::Sms,
+            language,
             state: MessageState::Sending,
             drop_reason: DropReason::Unspecified,
             failure_reason: FailureReason::Unspecified,

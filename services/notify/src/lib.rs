@@ -3,10 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | [`domain`] | when reminders are due, quiet hours, what is still worth sending |
-//! | [`gsm7`], [`words`] | how texts are counted; the words of each reminder in each language |
-//! | [`events`] | appointments' events become visits and reminders; what notify tells the others |
-//! | [`dispatch`] | the worker that sends what is due |
-//! | [`ports`], [`twilio`] | patients, scheduling and the SMS provider |
+//! | [`gsm7`], [`words`], [`templates`] | how texts are counted; the words of each message in each language |
+//! | [`planning`] | appointments' and billing's events become visits, reminders and notices |
+//! | [`writer`], [`courier`] | messages are written; notices become messages when they may be told |
+//! | [`dispatch`], [`post`] | the workers that text and e-mail what is due |
+//! | [`app`] | what somebody asks to be sent, and the words they set |
+//! | [`events`] | what notify tells the others |
+//! | [`ports`], [`twilio`], [`mail`], [`invite`] | patients, scheduling, the SMS provider, the mail relay and what calendars read |
 //! | [`store`] | all SQL |
 //! | [`grpc`] | the RPCs |
 //! | [`error`] | what can go wrong |
@@ -14,17 +17,25 @@
 //! A text is handed to the provider only after its message row is committed, and a row whose outcome is not known is looked up in
 //! the provider's list before anything else: so a text is never sent twice, whenever the process dies.
 
+pub mod app;
 pub mod config;
+pub mod courier;
 pub mod dispatch;
 pub mod domain;
 pub mod error;
 pub mod events;
 pub mod grpc;
 pub mod gsm7;
+pub mod invite;
+pub mod mail;
+pub mod planning;
 pub mod ports;
+pub mod post;
 pub mod store;
+pub mod templates;
 pub mod twilio;
 pub mod words;
+pub mod writer;
 
 use std::sync::Arc;
 
@@ -62,8 +73,9 @@ pub async fn run(
         patients: Arc::new(ports::PatientsRpc::new(platform.outbound(&config.patients_url)?)),
         clinics: Arc::new(ports::ClinicsRpc::new(platform.outbound(&config.scheduling_url)?)),
         sms: Arc::new(twilio::Twilio::new(&config.sms)?),
+        mail: mail::Smtp::new(&config.mail)?.map(|smtp| Arc::new(smtp) as Arc<dyn ports::Mailer>),
     };
-    serve(listener, platform, ports, config.default_language).await
+    serve(listener, platform, ports, config.default_language, &config.portal_url).await
 }
 
 /// As [`run`], on a platform and ports of the caller's choice.
@@ -72,11 +84,25 @@ pub async fn serve(
     platform: Platform,
     ports: Ports,
     default_language: words::Language,
+    portal_url: &str,
 ) -> anyhow::Result<()> {
-    let subscription = Subscription { context: "appointments", consumer: NAME, subjects: events::subjects() };
-    platform.follow(subscription, Arc::new(events::Visits::new(platform.clock.clone())));
-    let dispatcher = Dispatcher::new(platform.db.clone(), platform.clock.clone(), ports, default_language);
+    let (db, clock) = (platform.db.clone(), platform.clock.clone());
+    let subjects = planning::visit_subjects();
+    let visits = Subscription { context: "appointments", consumer: NAME, subjects };
+    platform.follow(visits, Arc::new(planning::Visits::new(clock.clone())));
+    let subjects = planning::payment_subjects();
+    let payments = Subscription { context: "billing", consumer: NAME, subjects };
+    platform.follow(payments, Arc::new(planning::Payments::new(clock.clone())));
+
+    let templates = templates::Templates::new(db.clone(), default_language);
+    let writer = writer::Writer::new(ports.clinics.clone(), templates, portal_url);
+    let dispatcher = Dispatcher::new(db.clone(), clock.clone(), ports.clone(), writer.clone());
     platform.spawn(dispatcher.run(platform.stop.clone()));
-    let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(platform.db.clone())));
+    let courier = courier::Courier::new(db.clone(), clock.clone(), ports.clone(), writer.clone());
+    platform.spawn(courier.run(platform.stop.clone()));
+    let post = post::Post::new(db.clone(), clock.clone(), ports.clone());
+    platform.spawn(post.run(platform.stop.clone()));
+    let app = app::App { db, clock, ports, writer };
+    let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(app)));
     platform.serve(listener, routes, axum::Router::new()).await
 }

@@ -89,7 +89,7 @@ pub async fn messages(
     let (time, id) = after.unzip();
     let rows = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, channel, language, state, drop_reason,
                 failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
                 create_time, send_time, update_time
          from notify.message

@@ -33,6 +33,10 @@ pub struct Claimed {
     pub clinic: ClinicId,
     /// Its time zone.
     pub zone: Tz,
+    /// When it was planned.
+    pub planned: DateTime<Utc>,
+    /// An intake form belongs to the visit.
+    pub has_form: bool,
     /// Why it is not to be sent any more: the visit moved or ended. `None` = it stands as planned.
     pub obsolete: Option<DropReason>,
     /// Tries that failed so far.
@@ -59,7 +63,7 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
            from due, notify.visit v
            where r.id = due.id and v.appointment_id = r.appointment_id
            returning r.id, r.appointment_id, r.appointment_version, r.patient_id, r.kind, r.visit_start_time, r.tries,
-                     r.next_try, r.message_id, v.clinic_id, v.time_zone, v.standing,
+                     r.create_time, r.next_try, r.message_id, v.clinic_id, v.time_zone, v.standing, v.has_form,
                      v.version = r.appointment_version as "current!""#,
         limit,
         lease.as_secs_f64(),
@@ -78,6 +82,8 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
         clinic: row.clinic_id.into(),
         // Checked when the visit was remembered.
         zone: row.time_zone.parse().unwrap_or(Tz::UTC),
+        planned: row.create_time,
+        has_form: row.has_form,
         obsolete: match (row.standing, row.current) {
             (true, true) => None,
             (true, false) => Some(DropReason::Superseded),
@@ -93,10 +99,11 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
     Ok(claimed.collect())
 }
 
-async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Message>> {
+/// Reads messages.
+pub async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Message>> {
     let rows = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, channel, language, state, drop_reason,
                 failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
                 create_time, send_time, update_time
          from notify.message where id = any($1)",
@@ -156,10 +163,10 @@ pub async fn insert_message(tx: &mut PgConnection, message: &Message) -> sqlx::R
              update_time)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, '', $12, $13, $14, $15, $16, $16)",
         message.id.uuid(),
-        message.patient.uuid(),
-        message.appointment.uuid(),
+        message.patient.map(PatientId::uuid),
+        message.appointment.map(AppointmentId::uuid),
         message.appointment_version,
-        message.reminder.uuid(),
+        message.reminder.map(ReminderId::uuid),
         message.kind.as_str_name(),
         Channel::Sms.as_str_name(),
         message.language,
@@ -245,10 +252,11 @@ pub async fn refused(
 
 async fn close(
     tx: &mut PgConnection,
-    reminder: ReminderId,
+    reminder: Option<ReminderId>,
     state: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
+    let Some(reminder) = reminder else { return Ok(()) };
     sqlx::query!(
         "update notify.reminder set state = $2, update_time = $3 where id = $1",
         reminder.uuid(),

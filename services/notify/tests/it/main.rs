@@ -1,8 +1,12 @@
 //! The notify service on real servers: events in over JetStream, texts out over HTTP to the sandbox provider. Mocked are only the two
-//! services it asks.
+//! services it asks. E-mails go to a relay of the tests' own.
 
+mod mails;
+mod notices;
 mod planning;
 mod sending;
+mod sink;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -13,17 +17,19 @@ use kit::fields::timestamp;
 use kit::ids::{AppointmentId, ClinicId, PatientId};
 use kit::platform::Platform;
 use mockall::mock;
-use notify::ports::{Clinic, Clinics, Contact, Patients, Ports};
+use notify::mail::Smtp;
+use notify::ports::{Clinic, Clinics, Contact, Mailer, Patients, Ports};
 use notify::twilio::Twilio;
 use notify::words::Language;
 use proto::clinic::appointments::v1::{AppointmentFacts, AppointmentState};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::notify::v1::notify_service_client::NotifyServiceClient;
 use proto::clinic::notify::v1::{
-    ListMessagesRequest, ListRemindersRequest, Message, Reminder, ReminderState,
+    ListMessagesRequest, ListRemindersRequest, Message, MessageKind, Reminder, ReminderState,
 };
 use proto::google::r#type::Interval;
 use serde_json::Value;
+use sink::Sink;
 use testkit::Servers;
 
 pub(crate) type Client = NotifyServiceClient<Outbound>;
@@ -51,9 +57,13 @@ pub(crate) const PHONE: &str = "+12025550123";
 pub(crate) struct Suite {
     pub(crate) servers: Servers,
     pub(crate) broker: async_nats::Client,
+    pub(crate) mail: Sink,
     url: String,
     provider: String,
 }
+
+/// Where patients see their visits.
+pub(crate) const PORTAL: &str = "https://clinic.example";
 
 impl Suite {
     /// Everyone is reached at [`PHONE`] and has agreed.
@@ -78,21 +88,32 @@ impl Suite {
         let config = sandbox::Config { settings, clock: Arc::new(move || clock.now()), advance: None };
         tokio::spawn(sandbox::serve(listener, config, servers.stop.clone()));
 
+        let mail = Sink::start().await;
+        let relay = notify::config::Mail {
+            smtp_url: Some(mail.url()),
+            mail_from: "Harbor Clinics <clinic@clinic.example>".to_owned(),
+        };
         let mut clinics = MockClinics::new();
-        let clinic = Clinic { name: "Harbor Clinic".to_owned(), phone: "+12025550100".to_owned() };
+        let clinic = Clinic {
+            name: "Harbor Clinic".to_owned(),
+            phone: "+12025550100".to_owned(),
+            address: "1 Pier Road\nBoston".to_owned(),
+        };
         clinics.expect_clinic().returning(move |_| Ok(clinic.clone()));
         let ports = Ports {
             patients: Arc::new(patients),
             clinics: Arc::new(clinics),
             sms: Arc::new(Twilio::new(&sms).expect("a client")),
+            mail: Smtp::new(&relay).expect("a relay").map(|smtp| Arc::new(smtp) as Arc<dyn Mailer>),
         };
         let service = servers.service(notify::NAME);
         let (clock, stop) = (servers.clock.clone(), servers.stop.clone());
         let platform = Platform::start(notify::NAME, &service, &notify::MIGRATOR, clock, stop).await;
         let (listener, url) = testkit::listener().await;
-        tokio::spawn(notify::serve(listener, platform.expect("a platform"), ports, Language::English));
+        let platform = platform.expect("a platform");
+        tokio::spawn(notify::serve(listener, platform, ports, Language::English, PORTAL));
         let broker = servers.broker().await;
-        Self { servers, broker, url, provider }
+        Self { servers, broker, mail, url, provider }
     }
 
     pub(crate) fn call_as(&self, role: Role, subject: &str) -> Client {
@@ -141,6 +162,33 @@ impl Suite {
         .await
     }
 
+    /// The visit's reminders that went out, newest first.
+    pub(crate) async fn reminded(&self, visit: &Visit) -> Vec<Message> {
+        let kinds = vec![MessageKind::Reminder24h.into(), MessageKind::Reminder2h.into()];
+        let request = ListMessagesRequest {
+            appointment_id: visit.id.to_string(),
+            kinds,
+            show_body: true,
+            ..Default::default()
+        };
+        self.desk().list_messages(request).await.expect("listed").into_inner().messages
+    }
+
+    /// The visit's messages of a kind with their texts, once `wanted` holds of them.
+    pub(crate) async fn told(
+        &self,
+        visit: &Visit,
+        kind: MessageKind,
+        wanted: impl Fn(&[Message]) -> bool,
+    ) -> Vec<Message> {
+        testkit::until("what is told", || async {
+            let mut messages = self.messages(visit).await;
+            messages.retain(|message| message.kind() == kind);
+            Some(messages).filter(|messages| wanted(messages))
+        })
+        .await
+    }
+
     /// The visit's messages with their texts, newest first.
     pub(crate) async fn messages(&self, visit: &Visit) -> Vec<Message> {
         let request = ListMessagesRequest {
@@ -151,8 +199,15 @@ impl Suite {
         self.desk().list_messages(request).await.expect("listed").into_inner().messages
     }
 
-    /// Texts that the provider took, newest first.
+    /// Reminders that the provider took, newest first.
     pub(crate) async fn taken(&self) -> Vec<Value> {
+        let mut taken = self.texts().await;
+        taken.retain(|text| text["body"].as_str().is_some_and(|body| body.contains("Reply 1 to confirm")));
+        taken
+    }
+
+    /// Texts that the provider took, newest first.
+    pub(crate) async fn texts(&self) -> Vec<Value> {
         let answer =
             reqwest::get(format!("{}/sandbox/messages", self.provider)).await.expect("the sandbox answers");
         answer.json().await.expect("a list")
@@ -193,7 +248,8 @@ impl Visit {
 }
 
 pub(crate) fn reachable() -> Contact {
-    Contact { phone: Some(PHONE.to_owned()), consented: true, language: "en".to_owned(), zone: None }
+    let (phone, language) = (Some(PHONE.to_owned()), "en".to_owned());
+    Contact { phone, language, consented: true, ..Contact::default() }
 }
 
 pub(crate) fn states(reminders: &[Reminder]) -> Vec<ReminderState> {

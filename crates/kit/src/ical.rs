@@ -5,11 +5,11 @@ const WIDTH: usize = 75;
 
 /// A file being written.
 #[derive(Debug, Default)]
-pub(super) struct Lines(String);
+pub struct Lines(String);
 
 impl Lines {
     /// A line whose value means what it says. `name` may carry parameters.
-    pub(super) fn put(&mut self, name: &str, value: &str) {
+    pub fn put(&mut self, name: &str, value: &str) {
         let mut width = 0;
         for c in name.chars().chain([':']).chain(value.chars()) {
             if width + c.len_utf8() > WIDTH {
@@ -23,7 +23,7 @@ impl Lines {
     }
 
     /// A line whose value is TEXT (section 3.3.11): control characters other than breaks and tabs have no place in it.
-    pub(super) fn text(&mut self, name: &str, value: &str) {
+    pub fn text(&mut self, name: &str, value: &str) {
         let mut escaped = String::with_capacity(value.len());
         for c in value.chars() {
             match c {
@@ -37,7 +37,7 @@ impl Lines {
     }
 
     /// The whole file.
-    pub(super) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.0
     }
 }
