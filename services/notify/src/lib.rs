@@ -22,6 +22,7 @@ pub mod events;
 pub mod grpc;
 pub mod gsm7;
 pub mod ports;
+pub mod signature;
 pub mod store;
 pub mod twilio;
 pub mod words;

@@ -3,6 +3,7 @@
 
 mod planning;
 mod sending;
+mod signatures;
 
 use std::sync::Arc;
 
