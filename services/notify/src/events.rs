@@ -5,7 +5,7 @@
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use chrono::{SubsecRound as _, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use kit::clock::Clock;
 use kit::fields::timestamp;
 use kit::messaging::inbox::{Handler, Incoming};
@@ -14,7 +14,7 @@ use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentRescheduled,
     AppointmentState, PatientCheckedIn, VisitCompleted,
 };
-use proto::clinic::notify::v1::{Channel, MessageFailed, MessageSent};
+use proto::clinic::notify::v1::{Channel, MessageDelivered, MessageFailed, MessageSent};
 use sqlx::PgConnection;
 
 use crate::domain::{KINDS, Visit, plan};
@@ -107,35 +107,53 @@ impl Handler for Visits {
     }
 }
 
-/// The provider took `message`.
-pub async fn message_sent(
-    tx: &mut PgConnection,
-    message: &Message,
-    send_time: chrono::DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let event = MessageSent {
+/// An id that may be absent, as events spell it.
+pub(crate) fn optional(id: Option<impl ToString>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// The provider took `message`, which is now of `version`.
+pub fn message_sent(message: &Message, version: i64, send_time: DateTime<Utc>) -> MessageSent {
+    MessageSent {
         message_id: message.id.to_string(),
-        version: message.version,
-        patient_id: message.patient.to_string(),
-        appointment_id: message.appointment.to_string(),
+        version,
+        patient_id: optional(message.patient),
+        appointment_id: optional(message.appointment),
         appointment_version: message.appointment_version,
-        reminder_id: message.reminder.to_string(),
+        reminder_id: optional(message.reminder),
         kind: message.kind.into(),
         channel: Channel::Sms.into(),
         segments: message.segments,
         send_time: Some(timestamp(send_time)),
+    }
+}
+
+/// `message` reached the handset.
+pub async fn message_delivered(
+    tx: &mut PgConnection,
+    message: &Message,
+    deliver_time: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let event = MessageDelivered {
+        message_id: message.id.to_string(),
+        version: message.version,
+        patient_id: optional(message.patient),
+        appointment_id: optional(message.appointment),
+        kind: message.kind.into(),
+        channel: Channel::Sms.into(),
+        deliver_time: Some(timestamp(deliver_time)),
     };
     outbox::put(tx, message.id, message.version, &event).await
 }
 
-/// The provider refused `message`.
+/// The provider refused `message`, or could not deliver it.
 pub async fn message_failed(tx: &mut PgConnection, message: &Message) -> sqlx::Result<()> {
     let event = MessageFailed {
         message_id: message.id.to_string(),
         version: message.version,
-        patient_id: message.patient.to_string(),
-        appointment_id: message.appointment.to_string(),
-        reminder_id: message.reminder.to_string(),
+        patient_id: optional(message.patient),
+        appointment_id: optional(message.appointment),
+        reminder_id: optional(message.reminder),
         kind: message.kind.into(),
         channel: Channel::Sms.into(),
         reason: message.failure_reason.into(),

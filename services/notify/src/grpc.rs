@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::events::optional;
 use crate::store::lists::{self, Filter, Key};
 use crate::store::{self, Message, Reminder};
 
@@ -169,7 +170,7 @@ impl NotifyService for Notify {
         fields.check().map_err(Error::from)?;
         let found = async { store::message(&mut *self.db.pool().acquire().await?, id).await };
         let found = found.await.map_err(Error::from)?;
-        let found = found.filter(|m| confined(&caller).is_none_or(|own| own == m.patient));
+        let found = found.filter(|m| confined(&caller).is_none_or(|own| Some(own) == m.patient));
         let found = found.ok_or_else(|| Error::from(KitError::not_found(id)))?;
         Ok(Response::new(message(&found, reads_texts(&caller))))
     }
@@ -195,11 +196,11 @@ fn reminder(reminder: &Reminder) -> pb::Reminder {
 fn message(message: &Message, show_body: bool) -> pb::Message {
     pb::Message {
         id: message.id.to_string(),
-        patient_id: message.patient.to_string(),
-        appointment_id: message.appointment.to_string(),
+        patient_id: optional(message.patient),
+        appointment_id: optional(message.appointment),
         appointment_version: message.appointment_version,
-        reminder_id: message.reminder.to_string(),
-        in_reply_to_id: String::new(),
+        reminder_id: optional(message.reminder),
+        in_reply_to_id: optional(message.in_reply_to),
         kind: message.kind.into(),
         channel: Channel::Sms.into(),
         language: message.language.clone(),
@@ -214,7 +215,7 @@ fn message(message: &Message, show_body: bool) -> pb::Message {
         provider_reference: message.provider_reference.clone().unwrap_or_default(),
         create_time: Some(timestamp(message.create_time)),
         send_time: message.send_time.map(timestamp),
-        deliver_time: None,
+        deliver_time: message.deliver_time.map(timestamp),
         update_time: Some(timestamp(message.update_time)),
     }
 }

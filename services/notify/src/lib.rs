@@ -6,6 +6,9 @@
 //! | [`gsm7`], [`words`] | how texts are counted; the words of each reminder in each language |
 //! | [`events`] | appointments' events become visits and reminders; what notify tells the others |
 //! | [`dispatch`] | the worker that sends what is due |
+//! | [`handover`], [`group`], [`pace`] | texts on their way to the provider, written in groups, at the sender's pace |
+//! | [`callback`], [`signature`] | what the provider tells, and whether it is the provider who tells it |
+//! | [`replies`] | texts received: whose they are, what they change, what is answered |
 //! | [`ports`], [`twilio`] | patients, scheduling and the SMS provider |
 //! | [`store`] | all SQL |
 //! | [`grpc`] | the RPCs |
@@ -14,14 +17,19 @@
 //! A text is handed to the provider only after its message row is committed, and a row whose outcome is not known is looked up in
 //! the provider's list before anything else: so a text is never sent twice, whenever the process dies.
 
+pub mod callback;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
 pub mod error;
 pub mod events;
+pub mod group;
 pub mod grpc;
 pub mod gsm7;
+pub mod handover;
+pub mod pace;
 pub mod ports;
+pub mod replies;
 pub mod signature;
 pub mod store;
 pub mod twilio;
@@ -38,9 +46,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use callback::Webhooks;
 pub use config::Config;
 use dispatch::Dispatcher;
+use handover::Handover;
+use pace::Pace;
 use ports::Ports;
+use replies::worker::{Partners, Replies};
 
 /// Name of the service: its schema, its role, the context of its events.
 pub const NAME: &str = "notify";
@@ -59,12 +71,17 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let platform = Platform::start(NAME, &config.service, &MIGRATOR, clock, stop).await?;
+    let patients = platform.outbound(&config.patients_url)?;
     let ports = Ports {
-        patients: Arc::new(ports::PatientsRpc::new(platform.outbound(&config.patients_url)?)),
+        patients: Arc::new(ports::PatientsRpc::new(patients.clone())),
         clinics: Arc::new(ports::ClinicsRpc::new(platform.outbound(&config.scheduling_url)?)),
         sms: Arc::new(twilio::Twilio::new(&config.sms)?),
     };
-    serve(listener, platform, ports, config.default_language).await
+    let partners = Partners {
+        holders: Arc::new(replies::ports::HoldersRpc::new(patients)),
+        visits: Arc::new(replies::ports::VisitsRpc::new(platform.outbound(&config.appointments_url)?)),
+    };
+    serve(listener, platform, ports, partners, &config.sms, config.default_language).await
 }
 
 /// As [`run`], on a platform and ports of the caller's choice.
@@ -72,12 +89,24 @@ pub async fn serve(
     listener: TcpListener,
     platform: Platform,
     ports: Ports,
+    partners: Partners,
+    sms: &config::Sms,
     default_language: words::Language,
 ) -> anyhow::Result<()> {
     let subscription = Subscription { context: "appointments", consumer: NAME, subjects: events::subjects() };
-    platform.follow(subscription, Arc::new(events::Visits::new(platform.clock.clone())));
-    let dispatcher = Dispatcher::new(platform.db.clone(), platform.clock.clone(), ports, default_language);
+    let (db, clock) = (platform.db.clone(), platform.clock.clone());
+    platform.follow(subscription, Arc::new(events::Visits::new(clock.clone())));
+    let pace = Pace::new(db.pool().clone(), &sms.sms_from, sms.sms_rate);
+    let handover = Handover::new(db.clone(), clock.clone(), ports.sms.clone(), pace);
+    let dispatcher =
+        Dispatcher::new(db.clone(), clock.clone(), ports.clone(), handover.clone(), default_language);
     platform.spawn(dispatcher.run(platform.stop.clone()));
-    let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(platform.db.clone())));
-    platform.serve(listener, routes, axum::Router::new()).await
+    let bell = Arc::default();
+    let webhooks = Webhooks::new(db.clone(), clock.clone(), handover.clone(), sms, Arc::clone(&bell));
+    let own_number = sms.sms_from.clone();
+    let replies =
+        Replies { db: db.clone(), clock, ports, partners, handover, default_language, own_number, bell };
+    platform.spawn(replies.run(platform.stop.clone()));
+    let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(db)));
+    platform.serve(listener, routes, webhooks.router()).await
 }

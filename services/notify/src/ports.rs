@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use kit::client::Outbound;
-use kit::ids::{ClinicId, PatientId};
+use kit::ids::{ClinicId, MessageId, PatientId};
 use proto::clinic::notify::v1::FailureReason;
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
 use proto::clinic::patients::v1::{AccessPurpose, GetPatientRequest, PatientView, SmsConsentState};
@@ -72,6 +72,8 @@ pub trait Clinics: Send + Sync {
 /// One text to one number. Not printed by `Debug`: it would end in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sms {
+    /// Ours; the provider names it when it tells what became of the text.
+    pub message: MessageId,
     /// E.164.
     pub to: String,
     /// The words.
@@ -82,7 +84,10 @@ pub struct Sms {
 
 impl fmt::Debug for Sms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sms").field("validity", &self.validity).finish_non_exhaustive()
+        f.debug_struct("Sms")
+            .field("message", &self.message)
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,6 +117,9 @@ pub trait SmsGateway: Send + Sync {
 
     /// Ids of the texts with exactly this body to this number that the provider took at or after `since`, newest first.
     async fn taken(&self, to: &str, body: &str, since: DateTime<Utc>) -> anyhow::Result<Vec<String>>;
+
+    /// The number that a text received came from, E.164; `None` = the provider does not know the text.
+    async fn sender(&self, reference: &str) -> anyhow::Result<Option<String>>;
 }
 
 /// The patients service over gRPC.

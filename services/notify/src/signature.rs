@@ -55,7 +55,8 @@ pub fn verify(token: &str, url: &Uri, posted: Posted<'_>, signature: &str) -> Re
             // No secret: whoever sees the body can compute it. That the URL with it is the provider's is what is checked below.
             let right = hex::encode(Sha256::digest(body));
             let named = form_urlencoded::parse(url.query().unwrap_or_default().as_bytes());
-            let matches = named.into_iter().find(|(name, _)| name == BODY_HASH).is_some_and(|(_, v)| v == right);
+            let matches =
+                named.into_iter().find(|(name, _)| name == BODY_HASH).is_some_and(|(_, v)| v == right);
             if !matches {
                 return Err(Refusal::Body);
             }

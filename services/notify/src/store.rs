@@ -1,9 +1,15 @@
-//! All SQL: visits, reminders and their planning here, sending in [`outgoing`], lists in [`lists`].
+//! All SQL: visits, reminders and their planning here, sending in [`outgoing`] and [`bulk`], the pace of it in [`sender`],
+//! texts received in [`inbound`], who wants none in [`opt_out`], lists in [`lists`].
 //!
 //! Enums are stored by their names in the contract.
 
+pub mod bulk;
+pub mod inbound;
 pub mod lists;
+pub mod opt_out;
 pub mod outgoing;
+pub mod sender;
+pub mod status;
 
 use chrono::{DateTime, Utc};
 use kit::ids::{AppointmentId, MessageId, PatientId, ReminderId};
@@ -49,14 +55,16 @@ pub struct Reminder {
 pub struct Message {
     /// Its id.
     pub id: MessageId,
-    /// Whom.
-    pub patient: PatientId,
+    /// To or from whom; `None` = a number of nobody, or of several.
+    pub patient: Option<PatientId>,
     /// The visit it is about.
-    pub appointment: AppointmentId,
-    /// The version of the visit it speaks of.
+    pub appointment: Option<AppointmentId>,
+    /// The version of the visit it speaks of; 0 = none.
     pub appointment_version: i64,
     /// The reminder it came from.
-    pub reminder: ReminderId,
+    pub reminder: Option<ReminderId>,
+    /// The message it answers.
+    pub in_reply_to: Option<MessageId>,
     /// What it is about.
     pub kind: MessageKind,
     /// BCP 47.
@@ -85,6 +93,8 @@ pub struct Message {
     pub create_time: DateTime<Utc>,
     /// When the provider took it.
     pub send_time: Option<DateTime<Utc>>,
+    /// When it reached the handset.
+    pub deliver_time: Option<DateTime<Utc>>,
     /// When last changed.
     pub update_time: DateTime<Utc>,
 }
@@ -165,10 +175,11 @@ pub async fn insert_reminder(
 /// A row of `notify.message`.
 struct MessageRow {
     id: Uuid,
-    patient_id: Uuid,
-    appointment_id: Uuid,
+    patient_id: Option<Uuid>,
+    appointment_id: Option<Uuid>,
     appointment_version: i64,
-    reminder_id: Uuid,
+    reminder_id: Option<Uuid>,
+    in_reply_to_id: Option<Uuid>,
     kind: String,
     language: String,
     state: String,
@@ -183,6 +194,7 @@ struct MessageRow {
     provider_reference: Option<String>,
     create_time: DateTime<Utc>,
     send_time: Option<DateTime<Utc>>,
+    deliver_time: Option<DateTime<Utc>>,
     update_time: DateTime<Utc>,
 }
 
@@ -190,10 +202,11 @@ impl From<MessageRow> for Message {
     fn from(row: MessageRow) -> Self {
         Self {
             id: row.id.into(),
-            patient: row.patient_id.into(),
-            appointment: row.appointment_id.into(),
+            patient: row.patient_id.map(Into::into),
+            appointment: row.appointment_id.map(Into::into),
             appointment_version: row.appointment_version,
-            reminder: row.reminder_id.into(),
+            reminder: row.reminder_id.map(Into::into),
+            in_reply_to: row.in_reply_to_id.map(Into::into),
             kind: MessageKind::from_str_name(&row.kind).unwrap_or_default(),
             language: row.language,
             state: MessageState::from_str_name(&row.state).unwrap_or_default(),
@@ -208,6 +221,7 @@ impl From<MessageRow> for Message {
             provider_reference: row.provider_reference,
             create_time: row.create_time,
             send_time: row.send_time,
+            deliver_time: row.deliver_time,
             update_time: row.update_time,
         }
     }
@@ -217,9 +231,9 @@ impl From<MessageRow> for Message {
 pub async fn message(conn: &mut PgConnection, id: MessageId) -> sqlx::Result<Option<Message>> {
     let row = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
-                failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
-                create_time, send_time, update_time
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, language, state,
+                drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, version,
+                provider_reference, create_time, send_time, deliver_time, update_time
          from notify.message where id = $1",
         id.uuid()
     )

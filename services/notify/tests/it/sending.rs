@@ -13,7 +13,7 @@ use proto::clinic::notify::v1::{
 use crate::{MockPatients, PHONE, Suite, Visit, reachable, states};
 
 /// Books a visit and waits until its reminders are planned.
-async fn booked(suite: &Suite) -> Visit {
+pub(crate) async fn booked(suite: &Suite) -> Visit {
     let visit = suite.visit();
     let event =
         AppointmentBooked { appointment: visit.facts(AppointmentState::Booked), ..Default::default() };
@@ -23,12 +23,12 @@ async fn booked(suite: &Suite) -> Visit {
 }
 
 /// Moves time to the visit's first reminder.
-async fn due(suite: &Suite, visit: &Visit) {
+pub(crate) async fn due(suite: &Suite, visit: &Visit) {
     suite.servers.advance_to(visit.start - TimeDelta::hours(24)).await;
 }
 
 /// A patients service at which everyone is reached like this.
-fn everyone(contact: Contact) -> MockPatients {
+pub(crate) fn everyone(contact: Contact) -> MockPatients {
     let mut patients = MockPatients::new();
     patients.expect_contact().returning(move |_| Ok(Some(contact.clone())));
     patients
