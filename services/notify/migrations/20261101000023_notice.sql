@@ -44,3 +44,15 @@ alter table notify.message
 
 create index message_mail on notify.message (next_try)
     where channel = 'CHANNEL_EMAIL' and state in ('MESSAGE_STATE_QUEUED', 'MESSAGE_STATE_SENDING');
+
+-- The texts that count towards what a patient may get in a day and in a week: sent or on their way, and not answers to the patient's
+-- own act.
+create view notify.unasked_text as
+select id, patient_id, coalesce(send_time, update_time) as moment from notify.message
+where channel = 'CHANNEL_SMS'
+  and state in ('MESSAGE_STATE_QUEUED', 'MESSAGE_STATE_SENDING', 'MESSAGE_STATE_UNKNOWN', 'MESSAGE_STATE_SENT',
+                'MESSAGE_STATE_DELIVERED', 'MESSAGE_STATE_UNDELIVERED')
+  and kind in ('MESSAGE_KIND_REMINDER_24H', 'MESSAGE_KIND_REMINDER_2H', 'MESSAGE_KIND_BOOKED', 'MESSAGE_KIND_RESCHEDULED',
+               'MESSAGE_KIND_CANCELLED', 'MESSAGE_KIND_DISPLACED', 'MESSAGE_KIND_PAYMENT_PROBLEM',
+               'MESSAGE_KIND_INTAKE_OPEN', 'MESSAGE_KIND_WAITLIST_OFFER', 'MESSAGE_KIND_LATE_VISIT',
+               'MESSAGE_KIND_CALL_CLINIC');

@@ -5,43 +5,36 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use futures::{StreamExt as _, stream};
 use kit::clock::Clock;
 use kit::db::Db;
 use proto::clinic::notify::v1::{Channel, DropReason, MessageKind, MessageState};
 use tokio_util::sync::CancellationToken;
 
+use crate::dispatch::{UNKNOWN_WAIT, backoff};
 use crate::domain::Judgement;
 use crate::domain::notice::{capped, is_unasked, judge, needs_consent};
-use crate::events;
+use crate::handover::{Handover, LEASE};
 use crate::ports::{Contact, Outcome, Ports, Sms};
 use crate::store::notices::{self, Claimed, Notice, Written};
-use crate::store::{Message, outgoing};
+use crate::store::{Message, opt_out, outgoing};
 use crate::words::Text;
 use crate::writer::{Subject, Writer};
 
 /// Notices in hand at once.
 const BATCH: i64 = 64;
-/// How long a claim lasts.
-const LEASE: Duration = Duration::from_secs(60);
 /// All that is done for one notice at one time takes this long at most: its claim outlives it.
 const TEND: Duration = Duration::from_secs(45);
 /// Pause between two looks when nothing more is due.
 const POLL: Duration = Duration::from_millis(200);
-/// Wait after a failed try; doubles up to the second figure.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// A text whose outcome is unknown is looked up after this: the provider lists it by then if it took it.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(60);
-/// How far the provider's clock may be behind ours.
-const PROVIDER_SKEW: TimeDelta = TimeDelta::minutes(10);
-
 /// Tells what is to be told.
 #[derive(Clone)]
 pub struct Courier {
     db: Db,
     clock: Clock,
     ports: Ports,
+    handover: Handover,
     writer: Writer,
 }
 
@@ -58,9 +51,9 @@ enum Step {
 }
 
 impl Courier {
-    /// On `db`, through `ports`, in the words of `writer`.
-    pub fn new(db: Db, clock: Clock, ports: Ports, writer: Writer) -> Self {
-        Self { db, clock, ports, writer }
+    /// On `db`, through `ports` and `handover`, in the words of `writer`.
+    pub fn new(db: Db, clock: Clock, ports: Ports, handover: Handover, writer: Writer) -> Self {
+        Self { db, clock, ports, handover, writer }
     }
 
     /// Works until `stop`; what is in hand then is finished first.
@@ -101,24 +94,25 @@ impl Courier {
     }
 
     async fn try_tend(&self, claimed: &Claimed) -> anyhow::Result<()> {
+        if claimed.message.as_ref().is_some_and(settled) {
+            // The provider told what became of it before its answer came.
+            return self.forget(claimed).await;
+        }
         let mut notice = claimed.notice.clone();
         let contact = self.ports.patients.contact(notice.patient).await?;
         let unknown = |m: &&Message| matches!(m.state, MessageState::Sending | MessageState::Unknown);
         if let Some(message) = claimed.message.as_ref().filter(unknown)
             && let Some(phone) = contact.as_ref().and_then(|contact| contact.phone.as_deref())
-            && let Some(reference) = self.look_up(message, phone).await?
+            && let Some(reference) = self.handover.look_up(message, phone).await?
         {
-            return self.taken(message, &reference).await;
+            self.handover.taken(message, &reference).await?;
+            return self.forget(claimed).await;
         }
         let now = self.now();
         match self.step(claimed, contact.as_ref(), &mut notice, now).await? {
             Step::Wait(until) => Ok(notices::postpone(self.db.pool(), claimed, until).await?),
             Step::Drop(reason) => self.drop(claimed, &notice, reason, now).await,
-            Step::Forget => {
-                let mut tx = self.db.begin().await?;
-                notices::take(&mut tx, claimed).await?;
-                Ok(tx.commit().await?)
-            }
+            Step::Forget => self.forget(claimed).await,
             Step::Send(text, language) => match (notice.channel, contact.and_then(|contact| contact.phone)) {
                 (Channel::Sms, Some(phone)) => self.text(claimed, &notice, (&text, &language), phone).await,
                 (Channel::Sms | Channel::Email | Channel::Unspecified, _) => {
@@ -216,25 +210,35 @@ impl Courier {
                 return self.drop(claimed, notice, DropReason::CapReached, now).await;
             }
         }
-        let Some(lease) = notices::renew(&mut tx, claimed, LEASE).await? else { return Ok(()) };
+        let number = self.handover.number(&phone).await?;
+        let Some(lease) = notices::renew(&mut tx, claimed, number, LEASE).await? else {
+            drop(tx);
+            let opted_out = opt_out::among(self.db.pool(), &[number]).await?;
+            // Else it is another's by now, or newer news replaced it.
+            return match opted_out.is_empty() {
+                true => Ok(()),
+                false => self.drop(claimed, notice, DropReason::NoConsent, now).await,
+            };
+        };
         let claimed = &Claimed { lease, ..claimed.clone() };
         let state = MessageState::Sending;
         let written = Written { notice, state, drop_reason: DropReason::Unspecified, text: Some(text), language };
         notices::put_message(&mut tx, &written, now).await?;
+        notices::offer_choices(&mut tx, notice).await?;
         let message = outgoing::load(&mut tx, &[notice.id.uuid()]).await?.pop();
         tx.commit().await?;
-        let Some(message) = message else { return Ok(()) };
+        let Some(message) = message.filter(|message| !settled(message)) else { return Ok(()) };
 
         let validity = (notice.expire_time - now).to_std().unwrap_or_default();
-        let sms = Sms { to: phone, body: text.body.clone(), validity };
-        match self.ports.sms.send(&sms).await {
-            Outcome::Taken(reference) => self.taken(&message, &reference).await,
+        let sms = Sms { message: message.id, to: phone, body: text.body.clone(), validity };
+        match self.handover.send(&sms, self.handover.turn().await?).await {
+            Outcome::Taken(reference) => {
+                self.handover.taken(&message, &reference).await?;
+                self.forget(claimed).await
+            }
             Outcome::Refused { reason, code } => {
-                let mut tx = self.db.begin().await?;
-                notices::close(&mut tx, message.id).await?;
-                let message = outgoing::refused(&mut tx, &message, (reason, &code), self.now()).await?;
-                events::message_failed(&mut tx, &message).await?;
-                Ok(tx.commit().await?)
+                self.handover.refused(&message, number, (reason, &code)).await?;
+                self.forget(claimed).await
             }
             Outcome::NotTaken(why) => {
                 self.keep(claimed, &message, MessageState::Queued, backoff(claimed.tries), &why).await
@@ -245,19 +249,10 @@ impl Courier {
         }
     }
 
-    /// The provider's id of a text whose outcome is unknown; `None` = it was surely not taken.
-    async fn look_up(&self, message: &Message, phone: &str) -> anyhow::Result<Option<String>> {
-        let since = message.create_time - PROVIDER_SKEW;
-        let listed = self.ports.sms.taken(phone, &message.body, since).await?;
-        Ok(outgoing::first_unclaimed(&mut *self.db.pool().acquire().await?, &listed).await?)
-    }
-
-    async fn taken(&self, message: &Message, reference: &str) -> anyhow::Result<()> {
-        let now = self.now();
+    /// Takes a notice out of the queue that needs no more doing.
+    async fn forget(&self, claimed: &Claimed) -> anyhow::Result<()> {
         let mut tx = self.db.begin().await?;
-        notices::close(&mut tx, message.id).await?;
-        let message = outgoing::taken(&mut tx, message, reference, now).await?;
-        events::message_sent(&mut tx, &message, now).await?;
+        notices::take(&mut tx, claimed).await?;
         Ok(tx.commit().await?)
     }
 
@@ -305,6 +300,7 @@ pub fn unreachable(kind: MessageKind, contact: &Contact) -> Option<DropReason> {
     silent.then_some(DropReason::NoConsent)
 }
 
-fn backoff(tries: i32) -> Duration {
-    BACKOFF.1.min(BACKOFF.0 * 2u32.pow(tries.clamp(0, 10) as u32))
+/// Whether nothing more is done for a message.
+fn settled(message: &Message) -> bool {
+    !matches!(message.state, MessageState::Queued | MessageState::Sending | MessageState::Unknown)
 }

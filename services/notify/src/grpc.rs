@@ -275,7 +275,7 @@ fn message(message: &Message, show_body: bool) -> pb::Message {
         appointment_id: optional(message.appointment),
         appointment_version: message.appointment_version,
         reminder_id: optional(message.reminder),
-        in_reply_to_id: String::new(),
+        in_reply_to_id: optional(message.in_reply_to),
         kind: message.kind.into(),
         channel: message.channel.into(),
         language: message.language.clone(),
@@ -290,7 +290,7 @@ fn message(message: &Message, show_body: bool) -> pb::Message {
         provider_reference: message.provider_reference.clone().unwrap_or_default(),
         create_time: Some(timestamp(message.create_time)),
         send_time: message.send_time.map(timestamp),
-        deliver_time: None,
+        deliver_time: message.deliver_time.map(timestamp),
         update_time: Some(timestamp(message.update_time)),
     }
 }

@@ -7,6 +7,9 @@
 //! | [`planning`] | appointments' and billing's events become visits, reminders and notices |
 //! | [`writer`], [`courier`] | messages are written; notices become messages when they may be told |
 //! | [`dispatch`], [`post`] | the workers that text and e-mail what is due |
+//! | [`handover`], [`group`], [`pace`] | texts on their way to the provider, written in groups, at the sender's pace |
+//! | [`callback`], [`signature`] | what the provider tells, and whether it is the provider who tells it |
+//! | [`replies`] | texts received: whose they are, what they change, what is answered |
 //! | [`app`] | what somebody asks to be sent, and the words they set |
 //! | [`events`] | what notify tells the others |
 //! | [`ports`], [`twilio`], [`mail`], [`invite`] | patients, scheduling, the SMS provider, the mail relay and what calendars read |
@@ -18,19 +21,25 @@
 //! the provider's list before anything else: so a text is never sent twice, whenever the process dies.
 
 pub mod app;
+pub mod callback;
 pub mod config;
 pub mod courier;
 pub mod dispatch;
 pub mod domain;
 pub mod error;
 pub mod events;
+pub mod group;
 pub mod grpc;
 pub mod gsm7;
+pub mod handover;
 pub mod invite;
 pub mod mail;
+pub mod pace;
 pub mod planning;
 pub mod ports;
 pub mod post;
+pub mod replies;
+pub mod signature;
 pub mod store;
 pub mod templates;
 pub mod twilio;
@@ -48,9 +57,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use callback::Webhooks;
 pub use config::Config;
 use dispatch::Dispatcher;
+use handover::Handover;
+use pace::Pace;
 use ports::Ports;
+use replies::worker::{Partners, Replies};
 
 /// Name of the service: its schema, its role, the context of its events.
 pub const NAME: &str = "notify";
@@ -69,13 +82,19 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let platform = Platform::start(NAME, &config.service, &MIGRATOR, clock, stop).await?;
+    let patients = platform.outbound(&config.patients_url)?;
     let ports = Ports {
-        patients: Arc::new(ports::PatientsRpc::new(platform.outbound(&config.patients_url)?)),
+        patients: Arc::new(ports::PatientsRpc::new(patients.clone())),
         clinics: Arc::new(ports::ClinicsRpc::new(platform.outbound(&config.scheduling_url)?)),
         sms: Arc::new(twilio::Twilio::new(&config.sms)?),
         mail: mail::Smtp::new(&config.mail)?.map(|smtp| Arc::new(smtp) as Arc<dyn ports::Mailer>),
     };
-    serve(listener, platform, ports, config.default_language, &config.portal_url).await
+    let partners = Partners {
+        holders: Arc::new(replies::ports::HoldersRpc::new(patients)),
+        visits: Arc::new(replies::ports::VisitsRpc::new(platform.outbound(&config.appointments_url)?)),
+    };
+    let (language, portal) = (config.default_language, config.portal_url);
+    serve(listener, platform, ports, partners, &config.sms, language, &portal).await
 }
 
 /// As [`run`], on a platform and ports of the caller's choice.
@@ -83,6 +102,8 @@ pub async fn serve(
     listener: TcpListener,
     platform: Platform,
     ports: Ports,
+    partners: Partners,
+    sms: &config::Sms,
     default_language: words::Language,
     portal_url: &str,
 ) -> anyhow::Result<()> {
@@ -96,13 +117,29 @@ pub async fn serve(
 
     let templates = templates::Templates::new(db.clone(), default_language);
     let writer = writer::Writer::new(ports.clinics.clone(), templates, portal_url);
-    let dispatcher = Dispatcher::new(db.clone(), clock.clone(), ports.clone(), writer.clone());
+    let pace = Pace::new(db.pool().clone(), &sms.sms_from, sms.sms_rate);
+    let handover = Handover::new(db.clone(), clock.clone(), ports.sms.clone(), pace);
+    let dispatcher =
+        Dispatcher::new(db.clone(), clock.clone(), ports.clone(), handover.clone(), writer.clone());
     platform.spawn(dispatcher.run(platform.stop.clone()));
-    let courier = courier::Courier::new(db.clone(), clock.clone(), ports.clone(), writer.clone());
+    let courier = courier::Courier::new(
+        db.clone(),
+        clock.clone(),
+        ports.clone(),
+        handover.clone(),
+        writer.clone(),
+    );
     platform.spawn(courier.run(platform.stop.clone()));
     let post = post::Post::new(db.clone(), clock.clone(), ports.clone());
     platform.spawn(post.run(platform.stop.clone()));
-    let app = app::App { db, clock, ports, writer };
+
+    let bell = Arc::default();
+    let webhooks = Webhooks::new(db.clone(), clock.clone(), handover.clone(), sms, Arc::clone(&bell));
+    let app = app::App { db: db.clone(), clock: clock.clone(), ports: ports.clone(), writer };
+    let own_number = sms.sms_from.clone();
+    let replies =
+        Replies { db, clock, ports, partners, handover, default_language, own_number, bell };
+    platform.spawn(replies.run(platform.stop.clone()));
     let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(app)));
-    platform.serve(listener, routes, axum::Router::new()).await
+    platform.serve(listener, routes, webhooks.router()).await
 }

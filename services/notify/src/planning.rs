@@ -129,12 +129,11 @@ telling! {
 
 /// A move that kept its time lets a displaced visit stand: it is booked, as it was.
 fn moved(told: &AppointmentRescheduled) -> Option<Tale> {
-    let interval = |facts: &Option<AppointmentFacts>| facts.as_ref().and_then(|facts| facts.interval.clone());
-    if interval(&told.previous) == interval(&told.appointment) {
-        return Tale::of(MessageKind::Booked, Facts::default());
+    let start_of = |facts: &Option<AppointmentFacts>| start(facts.as_ref()?.interval.as_ref());
+    match start_of(&told.previous).filter(|old| Some(*old) != start_of(&told.appointment)) {
+        None => Tale::of(MessageKind::Booked, Facts::default()),
+        old_start => Tale::of(MessageKind::Rescheduled, Facts { old_start, ..Facts::default() }),
     }
-    let old_start = start(interval(&told.previous).as_ref());
-    Tale::of(MessageKind::Rescheduled, Facts { old_start, ..Facts::default() })
 }
 
 fn instant(seconds: i64, nanos: i32) -> Option<DateTime<Utc>> {

@@ -82,6 +82,8 @@ pub trait Clinics: Send + Sync {
 /// One text to one number. Not printed by `Debug`: it would end in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sms {
+    /// Ours; the provider names it when it tells what became of the text.
+    pub message: MessageId,
     /// E.164.
     pub to: String,
     /// The words.
@@ -92,7 +94,10 @@ pub struct Sms {
 
 impl fmt::Debug for Sms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sms").field("validity", &self.validity).finish_non_exhaustive()
+        f.debug_struct("Sms")
+            .field("message", &self.message)
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,6 +127,9 @@ pub trait SmsGateway: Send + Sync {
 
     /// Ids of the texts with exactly this body to this number that the provider took at or after `since`, newest first.
     async fn taken(&self, to: &str, body: &str, since: DateTime<Utc>) -> anyhow::Result<Vec<String>>;
+
+    /// The number that a text received came from, E.164; `None` = the provider does not know the text.
+    async fn sender(&self, reference: &str) -> anyhow::Result<Option<String>>;
 }
 
 /// One e-mail to one address. Not printed by `Debug`: it would end in a log.

@@ -6,6 +6,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use futures::{StreamExt as _, stream};
 use kit::clock::Clock;
 use kit::db::Db;
+use kit::messaging::outbox;
 use proto::clinic::notify::v1::{DropReason, FailureReason, MessageKind};
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,8 @@ impl Post {
         if mails::taken(&mut tx, mail, now).await?.is_some()
             && let Some(message) = store::message(&mut tx, mail.id).await?
         {
-            events::message_sent(&mut tx, &message, now).await?;
+            let told = events::message_sent(&message, message.version, now);
+            outbox::put(&mut tx, message.id, message.version, &told).await?;
         }
         Ok(tx.commit().await?)
     }

@@ -1,11 +1,17 @@
-//! All SQL: visits, reminders and their planning here, sending in [`outgoing`], lists in [`lists`].
+//! All SQL: visits, reminders and their planning here, sending in [`outgoing`] and [`bulk`], the pace of it in [`sender`],
+//! texts received in [`inbound`], who wants none in [`opt_out`], lists in [`lists`].
 //!
 //! Enums are stored by their names in the contract.
 
+pub mod bulk;
+pub mod inbound;
 pub mod lists;
 pub mod mails;
 pub mod notices;
+pub mod opt_out;
 pub mod outgoing;
+pub mod sender;
+pub mod status;
 pub mod templates;
 
 use chrono::{DateTime, Utc};
@@ -60,6 +66,8 @@ pub struct Message {
     pub appointment_version: i64,
     /// The reminder it came from.
     pub reminder: Option<ReminderId>,
+    /// The message it answers.
+    pub in_reply_to: Option<MessageId>,
     /// What it is about.
     pub kind: MessageKind,
     /// By which way.
@@ -90,6 +98,8 @@ pub struct Message {
     pub create_time: DateTime<Utc>,
     /// When the provider took it.
     pub send_time: Option<DateTime<Utc>>,
+    /// When it reached the handset.
+    pub deliver_time: Option<DateTime<Utc>>,
     /// When last changed.
     pub update_time: DateTime<Utc>,
 }
@@ -182,6 +192,7 @@ struct MessageRow {
     appointment_id: Option<Uuid>,
     appointment_version: i64,
     reminder_id: Option<Uuid>,
+    in_reply_to_id: Option<Uuid>,
     kind: String,
     channel: String,
     language: String,
@@ -197,6 +208,7 @@ struct MessageRow {
     provider_reference: Option<String>,
     create_time: DateTime<Utc>,
     send_time: Option<DateTime<Utc>>,
+    deliver_time: Option<DateTime<Utc>>,
     update_time: DateTime<Utc>,
 }
 
@@ -208,6 +220,7 @@ impl From<MessageRow> for Message {
             appointment: row.appointment_id.map(Into::into),
             appointment_version: row.appointment_version,
             reminder: row.reminder_id.map(Into::into),
+            in_reply_to: row.in_reply_to_id.map(Into::into),
             kind: MessageKind::from_str_name(&row.kind).unwrap_or_default(),
             channel: Channel::from_str_name(&row.channel).unwrap_or_default(),
             language: row.language,
@@ -223,6 +236,7 @@ impl From<MessageRow> for Message {
             provider_reference: row.provider_reference,
             create_time: row.create_time,
             send_time: row.send_time,
+            deliver_time: row.deliver_time,
             update_time: row.update_time,
         }
     }
@@ -232,9 +246,9 @@ impl From<MessageRow> for Message {
 pub async fn message(conn: &mut PgConnection, id: MessageId) -> sqlx::Result<Option<Message>> {
     let row = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, channel, language, state, drop_reason,
-                failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
-                create_time, send_time, update_time
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, channel, language,
+                state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, version,
+                provider_reference, create_time, send_time, deliver_time, update_time
          from notify.message where id = $1",
         id.uuid()
     )

@@ -8,12 +8,13 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, MessageId, PatientId};
 use proto::clinic::appointments::v1::AppointmentState;
-use proto::clinic::notify::v1::{Channel, DropReason, MessageKind, MessageState};
+use proto::clinic::notify::v1::{Channel, DropReason, MessageKind, MessageState, ReplyMeaning};
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::Message;
+use super::opt_out::NumberHash;
 use crate::domain::Visit;
 use crate::domain::notice::{CAPS, Facts};
 use crate::words::Text;
@@ -229,24 +230,23 @@ pub async fn take(tx: &mut PgConnection, claimed: &Claimed) -> sqlx::Result<bool
     Ok(taken.rows_affected() == 1)
 }
 
-/// Takes a notice out of the queue whose message is settled.
-pub async fn close(tx: &mut PgConnection, id: MessageId) -> sqlx::Result<()> {
-    sqlx::query!("delete from notify.notice where id = $1", id.uuid()).execute(tx).await.map(drop)
-}
-
-/// Renews the lease of a claimed notice, which is handed over next; `None` when it was lost or newer news replaced it.
+/// Renews the lease of a claimed notice, which is handed over next; `None` when it was lost, newer news replaced it, or the recipient
+/// opted out meanwhile.
 pub async fn renew(
     tx: &mut PgConnection,
     claimed: &Claimed,
+    number: NumberHash,
     lease: Duration,
 ) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar!(
         "update notify.notice set next_try = clock.now() + make_interval(secs => $3)
          where id = $1 and next_try = $2
+           and not exists (select from notify.opt_out o where o.number_hash = $4 and o.opted_out)
          returning next_try",
         claimed.notice.id.uuid(),
         claimed.lease,
         lease.as_secs_f64(),
+        number.as_slice(),
     )
     .fetch_optional(tx)
     .await
@@ -302,6 +302,31 @@ pub async fn put_message(tx: &mut PgConnection, written: &Written<'_>, now: Date
     .map(drop)
 }
 
+/// Writes down which digits a notice offers to answer with, for those that offer any: times instead of a displaced visit's, and what to
+/// do with an offer.
+pub async fn offer_choices(tx: &mut PgConnection, notice: &Notice) -> sqlx::Result<()> {
+    let meanings = match notice.kind {
+        MessageKind::WaitlistOffer => vec![ReplyMeaning::AcceptOffer, ReplyMeaning::DeclineOffer],
+        MessageKind::Displaced => vec![ReplyMeaning::Choose; notice.facts.alternatives.len()],
+        _ => return Ok(()),
+    };
+    let meanings: Vec<String> = meanings.into_iter().map(|meaning| meaning.as_str_name().to_owned()).collect();
+    let appointment = notice.appointment.map(AppointmentId::uuid);
+    let is_offer = notice.kind == MessageKind::WaitlistOffer;
+    sqlx::query!(
+        "insert into notify.choice (message_id, digit, meaning, appointment_id, offer_id)
+         select $1, digit, meaning, $3, $4 from unnest($2::text[]) with ordinality as m (meaning, digit)
+         on conflict do nothing",
+        notice.id.uuid(),
+        &meanings,
+        appointment.filter(|_| !is_offer),
+        appointment.filter(|_| is_offer),
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
 /// Keeps others from texting a patient until the transaction ends, and answers when texts that count towards the caps went to them
 /// within the last week, newest first, `except` not counted.
 pub async fn texts_to(
@@ -314,13 +339,9 @@ pub async fn texts_to(
         .execute(&mut *tx)
         .await?;
     sqlx::query_scalar!(
-        r#"select coalesce(send_time, update_time) as "time!" from notify.message
-           where patient_id = $1 and channel = 'CHANNEL_SMS'
-             and state not in ('MESSAGE_STATE_DROPPED', 'MESSAGE_STATE_FAILED', 'MESSAGE_STATE_RECEIVED')
-             and kind not in ('MESSAGE_KIND_SIGN_IN_CODE', 'MESSAGE_KIND_REPLY_OUTCOME', 'MESSAGE_KIND_REPLY_CHOICE',
-                              'MESSAGE_KIND_HELP', 'MESSAGE_KIND_OPT_IN', 'MESSAGE_KIND_OPT_OUT')
-             and update_time > $2 and id <> $3
-           order by 1 desc"#,
+        r#"select moment as "moment!" from notify.unasked_text
+           where patient_id = $1 and moment > $2 and id <> $3
+           order by moment desc"#,
         patient.uuid(),
         now - CAPS[1].0,
         except.uuid(),

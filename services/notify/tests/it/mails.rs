@@ -38,8 +38,8 @@ fn has(mail: &str, lines: &[&str]) {
 async fn booking_moving_and_cancelling_are_mailed_with_one_calendar_entry() {
     let suite = with("ana@mail.example").await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
-    let told = suite.told(&visit, MessageKind::Booked, |told| mailed(told).is_some()).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
+    let told = suite.when_told(&visit, MessageKind::Booked, |told| mailed(told).is_some()).await;
     let message = mailed(&told).expect("mailed");
     assert_eq!((message.encoding(), message.segments), (TextEncoding::Unspecified, 0));
     assert!(message.body.contains(&format!("{}/visits/{}", crate::PORTAL, visit.id)), "{}", message.body);
@@ -52,12 +52,12 @@ async fn booking_moving_and_cancelling_are_mailed_with_one_calendar_entry() {
         previous: visit.facts(AppointmentState::Booked),
         ..Default::default()
     };
-    suite.tell(&visit, 2, &moved).await;
-    suite.told(&visit, MessageKind::Rescheduled, |told| mailed(told).is_some()).await;
+    suite.happens(&visit, 2, &moved).await;
+    suite.when_told(&visit, MessageKind::Rescheduled, |told| mailed(told).is_some()).await;
     let cancelled =
         AppointmentCancelled { appointment: later.facts(AppointmentState::Cancelled), ..Default::default() };
-    suite.tell(&visit, 3, &cancelled).await;
-    suite.told(&visit, MessageKind::Cancelled, |told| mailed(told).is_some()).await;
+    suite.happens(&visit, 3, &cancelled).await;
+    suite.when_told(&visit, MessageKind::Cancelled, |told| mailed(told).is_some()).await;
 
     let mails = suite.mail.mails();
     assert_eq!(mails.len(), 3);
@@ -73,9 +73,9 @@ async fn booking_moving_and_cancelling_are_mailed_with_one_calendar_entry() {
 async fn an_address_that_does_not_exist_fails_for_good() {
     let suite = with(&format!("{NOBODY}mail.example")).await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
     let failed = |m: &Message| m.channel() == Channel::Email && m.state() == MessageState::Failed;
-    let told = suite.told(&visit, MessageKind::Booked, |told| told.iter().any(failed)).await;
+    let told = suite.when_told(&visit, MessageKind::Booked, |told| told.iter().any(failed)).await;
     let message = told.iter().find(|m| failed(m)).expect("failed");
     assert_eq!((message.failure_reason(), message.provider_error_code.as_str()), (FailureReason::InvalidAddress, "550"));
 }
@@ -84,7 +84,7 @@ async fn an_address_that_does_not_exist_fails_for_good() {
 async fn an_e_mail_whose_answer_was_lost_comes_again_under_the_same_id() {
     let suite = with(&format!("{LOST}mail.example")).await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
     testkit::until("the e-mail is taken", || async { (!suite.mail.mails().is_empty()).then_some(()) }).await;
     testkit::until("it is sent", || async {
         suite.servers.advance(TimeDelta::seconds(1)).await;
@@ -101,8 +101,8 @@ async fn an_e_mail_whose_answer_was_lost_comes_again_under_the_same_id() {
 async fn an_address_that_is_none_is_refused_and_not_repeated() {
     let suite = with("ana at mail").await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
     let failed = |m: &Message| m.channel() == Channel::Email && m.state() == MessageState::Failed;
-    suite.told(&visit, MessageKind::Booked, |told| told.iter().any(failed)).await;
+    suite.when_told(&visit, MessageKind::Booked, |told| told.iter().any(failed)).await;
     assert!(suite.mail.mails().is_empty());
 }

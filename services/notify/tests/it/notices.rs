@@ -49,8 +49,8 @@ fn dropped(messages: &[Message]) -> bool {
 async fn a_patient_is_told_of_booking_moving_and_cancelling() {
     let suite = at_noon().await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
-    let told = suite.told(&visit, MessageKind::Booked, sent).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
+    let told = suite.when_told(&visit, MessageKind::Booked, sent).await;
     let start = visit.start.with_timezone(&New_York);
     let expected = format!(
         "Harbor Clinic: your visit is booked for {} at 2:00 PM.\nQuestions: +12025550100",
@@ -64,8 +64,8 @@ async fn a_patient_is_told_of_booking_moving_and_cancelling() {
         previous: visit.facts(AppointmentState::Booked),
         ..Default::default()
     };
-    suite.tell(&visit, 2, &moved).await;
-    let told = suite.told(&visit, MessageKind::Rescheduled, sent).await;
+    suite.happens(&visit, 2, &moved).await;
+    let told = suite.when_told(&visit, MessageKind::Rescheduled, sent).await;
     let (old, new) = (start.format("%a, %b %-d"), later.start.with_timezone(&New_York));
     let said = format!("your visit moved from {old}, 2:00 PM to {} at 2:00 PM.", new.format("%a, %b %-d"));
     assert!(told[0].body.contains(&said), "{}", told[0].body);
@@ -75,11 +75,11 @@ async fn a_patient_is_told_of_booking_moving_and_cancelling() {
         cancellation: Some(Cancellation { fee_due: true, ..Default::default() }),
         ..Default::default()
     };
-    suite.tell(&visit, 3, &cancelled).await;
-    let told = suite.told(&visit, MessageKind::Cancelled, sent).await;
+    suite.happens(&visit, 3, &cancelled).await;
+    let told = suite.when_told(&visit, MessageKind::Cancelled, sent).await;
     assert!(told[0].body.contains("is cancelled. A late cancellation fee applies.\n"), "{}", told[0].body);
 
-    let texts = suite.texts().await;
+    let texts = suite.taken().await;
     assert_eq!(texts.len(), 3);
     assert!(texts.iter().all(|text| text["to"] == PHONE));
 }
@@ -88,8 +88,8 @@ async fn a_patient_is_told_of_booking_moving_and_cancelling() {
 async fn a_displaced_visit_is_told_with_times_to_choose_from_and_a_kept_one_as_booked() {
     let suite = at_noon().await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
-    suite.told(&visit, MessageKind::Booked, sent).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
+    suite.when_told(&visit, MessageKind::Booked, sent).await;
     let slot = |days| SlotOption {
         interval: Some(Interval {
             start_time: Some(timestamp(visit.start + TimeDelta::days(days))),
@@ -102,8 +102,8 @@ async fn a_displaced_visit_is_told_with_times_to_choose_from_and_a_kept_one_as_b
         alternatives: vec![slot(1), slot(2)],
         ..Default::default()
     };
-    suite.tell(&visit, 2, &displaced).await;
-    let told = suite.told(&visit, MessageKind::Displaced, sent).await;
+    suite.happens(&visit, 2, &displaced).await;
+    let told = suite.when_told(&visit, MessageKind::Displaced, sent).await;
     let day = |days| (visit.start + TimeDelta::days(days)).with_timezone(&New_York).format("%a, %b %-d");
     let said = format!("Reply 1: {} 2:00 PM, 2: {} 2:00 PM\n", day(1), day(2));
     assert!(told[0].body.contains(&said), "{}", told[0].body);
@@ -113,8 +113,8 @@ async fn a_displaced_visit_is_told_with_times_to_choose_from_and_a_kept_one_as_b
         previous: visit.facts(AppointmentState::Displaced),
         ..Default::default()
     };
-    suite.tell(&visit, 3, &kept).await;
-    suite.told(&visit, MessageKind::Booked, |told| told.len() == 2 && told.iter().all(|m| m.state() == MessageState::Sent)).await;
+    suite.happens(&visit, 3, &kept).await;
+    suite.when_told(&visit, MessageKind::Booked, |told| told.len() == 2 && told.iter().all(|m| m.state() == MessageState::Sent)).await;
 }
 
 #[tokio::test]
@@ -122,19 +122,19 @@ async fn news_of_the_night_are_told_in_the_morning_unless_newer_ones_replace_the
     let suite = Suite::start().await;
     suite.servers.advance_to(next(&suite, 22)).await;
     let (kept, moved) = (suite.visit(), suite.visit());
-    suite.tell(&kept, 1, &booked(&kept)).await;
-    suite.tell(&moved, 1, &booked(&moved)).await;
+    suite.happens(&kept, 1, &booked(&kept)).await;
+    suite.happens(&moved, 1, &booked(&moved)).await;
     suite.reminders_when(&moved, |r| r.len() == 2).await;
     let cancelled =
         AppointmentCancelled { appointment: moved.facts(AppointmentState::Cancelled), ..Default::default() };
-    suite.tell(&moved, 2, &cancelled).await;
+    suite.happens(&moved, 2, &cancelled).await;
     suite.servers.advance(TimeDelta::hours(1)).await;
-    assert!(suite.texts().await.is_empty());
+    assert!(suite.taken().await.is_empty());
     suite.servers.advance_to(next(&suite, 8)).await;
-    suite.told(&kept, MessageKind::Booked, sent).await;
-    suite.told(&moved, MessageKind::Cancelled, sent).await;
+    suite.when_told(&kept, MessageKind::Booked, sent).await;
+    suite.when_told(&moved, MessageKind::Cancelled, sent).await;
     assert!(suite.messages(&moved).await.iter().all(|message| message.kind() == MessageKind::Cancelled));
-    assert_eq!(suite.texts().await.len(), 2);
+    assert_eq!(suite.taken().await.len(), 2);
 }
 
 #[tokio::test]
@@ -145,11 +145,11 @@ async fn a_visit_with_a_form_asks_for_it_three_days_before() {
         intake_form_id: ClinicId::new().to_string(),
         ..facts
     });
-    suite.tell(&visit, 1, &AppointmentBooked { appointment: facts, ..Default::default() }).await;
-    suite.told(&visit, MessageKind::Booked, sent).await;
+    suite.happens(&visit, 1, &AppointmentBooked { appointment: facts, ..Default::default() }).await;
+    suite.when_told(&visit, MessageKind::Booked, sent).await;
     assert_eq!(suite.messages(&visit).await.len(), 1);
     suite.servers.advance_to(visit.start - TimeDelta::hours(72)).await;
-    let told = suite.told(&visit, MessageKind::IntakeOpen, sent).await;
+    let told = suite.when_told(&visit, MessageKind::IntakeOpen, sent).await;
     assert!(told[0].body.contains(&format!("{}/intake/{}", crate::PORTAL, visit.id)), "{}", told[0].body);
 }
 
@@ -171,10 +171,10 @@ async fn nobody_is_told_without_consent_or_number() {
     ] {
         let suite = with(contact).await;
         let visit = suite.visit();
-        suite.tell(&visit, 1, &booked(&visit)).await;
-        let told = suite.told(&visit, MessageKind::Booked, dropped).await;
+        suite.happens(&visit, 1, &booked(&visit)).await;
+        let told = suite.when_told(&visit, MessageKind::Booked, dropped).await;
         assert_eq!((told[0].drop_reason(), told[0].body.as_str()), (reason, ""));
-        assert!(suite.texts().await.is_empty());
+        assert!(suite.taken().await.is_empty());
     }
 }
 
@@ -182,8 +182,8 @@ async fn nobody_is_told_without_consent_or_number() {
 async fn texts_speak_the_patients_language() {
     let suite = with(Contact { language: "es-MX".to_owned(), ..reachable() }).await;
     let visit = suite.visit();
-    suite.tell(&visit, 1, &booked(&visit)).await;
-    let told = suite.told(&visit, MessageKind::Booked, sent).await;
+    suite.happens(&visit, 1, &booked(&visit)).await;
+    let told = suite.when_told(&visit, MessageKind::Booked, sent).await;
     assert!(told[0].body.starts_with("Harbor Clinic: su cita queda reservada para el "), "{}", told[0].body);
     assert_eq!(told[0].language, "es");
 }
@@ -202,10 +202,10 @@ async fn an_offer_is_told_while_it_stands() {
     let (open, closed) = (suite.visit(), suite.visit());
     let ends = suite.servers.clock.now() + TimeDelta::minutes(15);
     let over = WaitlistOfferClosed { appointment: closed.facts(AppointmentState::Declined), ..Default::default() };
-    suite.tell(&closed, 2, &over).await;
-    suite.tell(&closed, 1, &offer(&closed, ends)).await;
-    suite.tell(&open, 1, &offer(&open, ends)).await;
-    let told = suite.told(&open, MessageKind::WaitlistOffer, sent).await;
+    suite.happens(&closed, 2, &over).await;
+    suite.happens(&closed, 1, &offer(&closed, ends)).await;
+    suite.happens(&open, 1, &offer(&open, ends)).await;
+    let told = suite.when_told(&open, MessageKind::WaitlistOffer, sent).await;
     let until = ends.with_timezone(&New_York).format("%-I:%M %p").to_string();
     let said = format!("Reply 1 to take it, 2 to pass, before {until}.");
     assert!(told[0].body.contains(&said), "{}", told[0].body);
@@ -214,7 +214,8 @@ async fn an_offer_is_told_while_it_stands() {
 
 /// Tells an event about a charge, as billing would.
 async fn bill<E: prost::Message + prost::Name>(suite: &Suite, charge: ChargeId, version: i64, event: &E) {
-    testkit::publish(&suite.broker, "billing", charge, version, event).await;
+    let now = suite.servers.clock.now();
+    testkit::publish_at(&suite.broker, "billing", charge, version, now, event).await;
 }
 
 fn dollars(units: i64) -> Option<Money> {
@@ -226,8 +227,8 @@ async fn a_problem_with_a_payment_is_told_once_and_a_renewed_one_not_at_all() {
     let suite = at_noon().await;
     let (failed, lapsed, renewed) = (suite.visit(), suite.visit(), suite.visit());
     for visit in [&failed, &lapsed, &renewed] {
-        suite.tell(visit, 1, &booked(visit)).await;
-        suite.told(visit, MessageKind::Booked, sent).await;
+        suite.happens(visit, 1, &booked(visit)).await;
+        suite.when_told(visit, MessageKind::Booked, sent).await;
     }
     let failure = |visit: &Visit, renewal| CopayAuthorizationFailed {
         appointment_id: visit.id.to_string(),
@@ -251,11 +252,11 @@ async fn a_problem_with_a_payment_is_told_once_and_a_renewed_one_not_at_all() {
     let charge = ChargeId::new();
     bill(&suite, charge, 2, &lapse(&renewed)).await;
     bill(&suite, charge, 3, &CopayAuthorized { renewal: true, ..Default::default() }).await;
-    let told = suite.told(&failed, MessageKind::PaymentProblem, sent).await;
+    let told = suite.when_told(&failed, MessageKind::PaymentProblem, sent).await;
     assert_eq!(told.len(), 1);
     assert!(told[0].body.contains("your payment of $25.00 did not go through. It is for your visit "));
     suite.servers.advance(TimeDelta::hours(1)).await;
-    suite.told(&lapsed, MessageKind::PaymentProblem, sent).await;
+    suite.when_told(&lapsed, MessageKind::PaymentProblem, sent).await;
 
     let owed = BalanceOwed {
         appointment_id: AppointmentId::new().to_string(),
@@ -267,7 +268,7 @@ async fn a_problem_with_a_payment_is_told_once_and_a_renewed_one_not_at_all() {
     bill(&suite, ChargeId::new(), 4, &owed).await;
     testkit::until("a debt is told", || async {
         let said = "your payment of $50.00 did not go through.\nPlease call";
-        let told = suite.texts().await.into_iter();
+        let told = suite.taken().await.into_iter();
         told.filter_map(|text| text["body"].as_str().map(str::to_owned)).find(|body| {
             body.replace(". ", ".\n").contains(said)
         })
@@ -283,11 +284,11 @@ async fn a_text_whose_answer_was_lost_is_found_and_one_that_never_came_is_sent_a
         let suite = at_noon().await;
         let visit = suite.visit();
         suite.fail_next_text(fault).await;
-        suite.tell(&visit, 1, &booked(&visit)).await;
-        suite.told(&visit, MessageKind::Booked, |told| told.iter().any(|m| m.state() == MessageState::Unknown)).await;
+        suite.happens(&visit, 1, &booked(&visit)).await;
+        suite.when_told(&visit, MessageKind::Booked, |told| told.iter().any(|m| m.state() == MessageState::Unknown)).await;
         suite.servers.advance(TimeDelta::minutes(1)).await;
-        let told = suite.told(&visit, MessageKind::Booked, sent).await;
-        assert_eq!((told[0].attempts, suite.texts().await.len()), (attempts, 1), "{fault}");
+        let told = suite.when_told(&visit, MessageKind::Booked, sent).await;
+        assert_eq!((told[0].attempts, suite.taken().await.len()), (attempts, 1), "{fault}");
     }
 }
 
@@ -298,12 +299,12 @@ async fn nobody_gets_more_texts_in_a_day_than_is_decent() {
     let visits: Vec<Visit> =
         (0..8).map(|days| Visit { id: AppointmentId::new(), start: first.start + TimeDelta::days(days), ..first.clone() }).collect();
     for visit in &visits {
-        suite.tell(visit, 1, &booked(visit)).await;
+        suite.happens(visit, 1, &booked(visit)).await;
     }
     let mut capped = 0;
     for visit in &visits {
-        let told = suite.told(visit, MessageKind::Booked, |told| sent(told) || dropped(told)).await;
+        let told = suite.when_told(visit, MessageKind::Booked, |told| sent(told) || dropped(told)).await;
         capped += usize::from(told[0].drop_reason() == DropReason::CapReached);
     }
-    assert_eq!((capped, suite.texts().await.len()), (2, 6));
+    assert_eq!((capped, suite.taken().await.len()), (2, 6));
 }

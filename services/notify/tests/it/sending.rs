@@ -13,7 +13,7 @@ use proto::clinic::notify::v1::{
 use crate::{MockPatients, PHONE, Suite, Visit, reachable, states};
 
 /// Books a visit and waits until its reminders are planned.
-async fn booked(suite: &Suite) -> Visit {
+pub(crate) async fn booked(suite: &Suite) -> Visit {
     let visit = suite.visit();
     let event =
         AppointmentBooked { appointment: visit.facts(AppointmentState::Booked), ..Default::default() };
@@ -23,12 +23,12 @@ async fn booked(suite: &Suite) -> Visit {
 }
 
 /// Moves time to the visit's first reminder.
-async fn due(suite: &Suite, visit: &Visit) {
+pub(crate) async fn due(suite: &Suite, visit: &Visit) {
     suite.servers.advance_to(visit.start - TimeDelta::hours(24)).await;
 }
 
 /// A patients service at which everyone is reached like this.
-fn everyone(contact: Contact) -> MockPatients {
+pub(crate) fn everyone(contact: Contact) -> MockPatients {
     let mut patients = MockPatients::new();
     patients.expect_contact().returning(move |_| Ok(Some(contact.clone())));
     patients
@@ -44,7 +44,7 @@ async fn each_reminder_becomes_one_text_when_its_time_comes() {
     suite.servers.advance_to(visit.start - TimeDelta::hours(2)).await;
     let reminders = suite.reminders_when(&visit, |r| states(r) == [ReminderState::Sent; 2]).await;
 
-    let messages = suite.reminded(&visit).await;
+    let messages = suite.messages(&visit).await;
     let kinds: Vec<_> = messages.iter().map(|m| (m.kind(), m.state(), m.attempts)).collect();
     let sent = MessageState::Sent;
     assert_eq!(kinds, [(MessageKind::Reminder2h, sent, 1), (MessageKind::Reminder24h, sent, 1)]);
@@ -86,7 +86,7 @@ async fn nobody_is_texted_without_consent_or_number() {
         due(&suite, &visit).await;
         let reminders = suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Dropped).await;
         assert_eq!(reminders[0].drop_reason(), reason);
-        assert!(suite.taken().await.is_empty() && suite.reminded(&visit).await.is_empty());
+        assert!(suite.taken().await.is_empty() && suite.messages(&visit).await.is_empty());
     }
 }
 
@@ -117,7 +117,7 @@ async fn a_number_the_provider_refuses_fails_for_good() {
     let visit = booked(&suite).await;
     due(&suite, &visit).await;
     suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Failed).await;
-    let messages = suite.reminded(&visit).await;
+    let messages = suite.messages(&visit).await;
     assert_eq!(
         (messages[0].state(), messages[0].failure_reason()),
         (MessageState::Failed, FailureReason::OptedOut)
@@ -137,12 +137,12 @@ async fn a_text_whose_answer_was_lost_is_found_at_the_provider_and_not_sent_agai
     suite.fail_next_text("act_then_drop").await;
     due(&suite, &visit).await;
     testkit::until("the outcome is unknown", || async {
-        suite.reminded(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
+        suite.messages(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
     })
     .await;
     suite.servers.advance(TimeDelta::minutes(1)).await;
     suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Sent).await;
-    let (messages, taken) = (suite.reminded(&visit).await, suite.taken().await);
+    let (messages, taken) = (suite.messages(&visit).await, suite.taken().await);
     assert_eq!((messages.len(), messages[0].attempts, taken.len()), (1, 1, 1));
     assert_eq!(taken[0]["sid"], messages[0].provider_reference.as_str());
 }
@@ -155,12 +155,12 @@ async fn a_text_that_surely_never_arrived_is_sent_again() {
         suite.fail_next_text(fault).await;
         due(&suite, &visit).await;
         testkit::until("the outcome is unknown", || async {
-            suite.reminded(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
+            suite.messages(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
         })
         .await;
         suite.servers.advance(TimeDelta::minutes(1)).await;
         suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Sent).await;
-        let messages = suite.reminded(&visit).await;
+        let messages = suite.messages(&visit).await;
         assert_eq!((messages.len(), messages[0].attempts, suite.taken().await.len()), (1, 2, 1), "{fault}");
     }
 }
@@ -175,12 +175,12 @@ async fn a_lost_text_to_a_number_that_is_gone_is_dropped_with_its_reminder() {
     suite.fail_next_text("drop").await;
     due(&suite, &visit).await;
     testkit::until("the outcome is unknown", || async {
-        suite.reminded(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
+        suite.messages(&visit).await.into_iter().find(|m| m.state() == MessageState::Unknown)
     })
     .await;
     suite.servers.advance(TimeDelta::minutes(1)).await;
     let reminders = suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Dropped).await;
-    let messages = suite.reminded(&visit).await;
+    let messages = suite.messages(&visit).await;
     assert_eq!(reminders[0].drop_reason(), DropReason::NoContact);
     assert_eq!(
         (messages[0].state(), messages[0].drop_reason()),
@@ -195,7 +195,7 @@ async fn two_patients_at_one_phone_get_a_text_each_though_one_answer_was_lost() 
     suite.fail_next_text("drop").await;
     due(&suite, &first).await;
     testkit::until("one text is taken and the other unknown", || async {
-        let messages = [suite.reminded(&first).await, suite.reminded(&second).await].concat();
+        let messages = [suite.messages(&first).await, suite.messages(&second).await].concat();
         let mut states: Vec<_> = messages.iter().map(|m| m.state()).collect();
         states.sort();
         (states == [MessageState::Unknown, MessageState::Sent]).then_some(())

@@ -79,8 +79,8 @@ async fn the_desk_has_a_late_visit_told_once_however_often_it_asks() {
     assert_eq!(refusal(&suite, other).await, "REQUEST_ID_REUSED");
     let taken = SendMessageRequest { request_id: String::new(), ..request };
     assert_eq!(refusal(&suite, taken).await, "MESSAGE_EXISTS");
-    suite.told(&visit, MessageKind::LateVisit, |told| told.iter().any(|m| m.state() == MessageState::Sent)).await;
-    let bodies: Vec<_> = suite.texts().await.into_iter().filter(|text| text["body"] == first.body.as_str()).collect();
+    suite.when_told(&visit, MessageKind::LateVisit, |told| told.iter().any(|m| m.state() == MessageState::Sent)).await;
+    let bodies: Vec<_> = suite.taken().await.into_iter().filter(|text| text["body"] == first.body.as_str()).collect();
     assert_eq!(bodies.len(), 1);
 }
 
@@ -138,7 +138,7 @@ async fn who_cannot_be_texted_is_mailed() {
     let visit = booked(&suite).await;
     let sent = suite.desk().send_message(about(&visit, MessageKind::CallClinic)).await.expect("queued").into_inner();
     assert_eq!((sent.channel(), sent.encoding()), (Channel::Email, TextEncoding::Unspecified));
-    suite.told(&visit, MessageKind::CallClinic, |told| told.iter().any(|m| m.state() == MessageState::Sent)).await;
+    suite.when_told(&visit, MessageKind::CallClinic, |told| told.iter().any(|m| m.state() == MessageState::Sent)).await;
     let texted = SendMessageRequest { channel: Channel::Sms.into(), ..about(&visit, MessageKind::CallClinic) };
     assert_eq!(refusal(&suite, texted).await, "NO_CONTACT");
 }
@@ -157,8 +157,8 @@ async fn a_sign_in_code_needs_no_consent_and_is_shown_to_nobody() {
     let mut portal = suite.call_as(Role::Service, "portal");
     let queued = portal.send_message(request).await.expect("queued").into_inner();
     assert_eq!(queued.body, "");
-    testkit::until("the code is texted", || async { (!suite.texts().await.is_empty()).then_some(()) }).await;
-    assert!(suite.texts().await[0]["body"].as_str().expect("a body").starts_with("481516 is your sign-in code."));
+    testkit::until("the code is texted", || async { (!suite.taken().await.is_empty()).then_some(()) }).await;
+    assert!(suite.taken().await[0]["body"].as_str().expect("a body").starts_with("481516 is your sign-in code."));
     let get = GetMessageRequest { message_id: queued.id };
     let shown = suite.call_as(Role::Patient, &patient.to_string()).get_message(get).await.expect("its own");
     assert_eq!(shown.into_inner().body, "");
@@ -168,8 +168,7 @@ async fn a_sign_in_code_needs_no_consent_and_is_shown_to_nobody() {
 async fn the_seventh_text_of_a_day_has_to_wait() {
     let suite = with(Some(reachable())).await;
     let visit = booked(&suite).await;
-    suite.told(&visit, MessageKind::Booked, |told| !told.is_empty()).await;
-    for _ in 0..5 {
+    for _ in 0..6 {
         suite.desk().send_message(about(&visit, MessageKind::CallClinic)).await.expect("queued");
     }
     let status = suite.desk().send_message(about(&visit, MessageKind::CallClinic)).await.expect_err("too many");
