@@ -93,7 +93,7 @@ pub fn faults(wish: &Wish) -> Vec<Violation> {
             refuse(format!("values.{name}"), "has no place in this kind of message".to_owned());
         } else if value.trim().is_empty() || value.chars().count() > MOST_VALUE {
             refuse(format!("values.{name}"), format!("must have 1 to {MOST_VALUE} characters"));
-        } else if name.ends_with("_minutes") && !minutes(value).is_some_and(|minutes| minutes > 0) {
+        } else if name.ends_with("_minutes") && minutes(value).is_none_or(|minutes| minutes == 0) {
             refuse(format!("values.{name}"), "must be a number of minutes".to_owned());
         }
     }

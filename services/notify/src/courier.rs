@@ -164,7 +164,12 @@ impl Courier {
         })
     }
 
-    async fn write(&self, claimed: &Claimed, notice: &Notice, contact: &Contact) -> anyhow::Result<(Text, String)> {
+    async fn write(
+        &self,
+        claimed: &Claimed,
+        notice: &Notice,
+        contact: &Contact,
+    ) -> anyhow::Result<(Text, String)> {
         let subject = Subject {
             clinic: notice.clinic,
             appointment: notice.appointment,
@@ -185,7 +190,8 @@ impl Courier {
         now: DateTime<Utc>,
     ) -> anyhow::Result<()> {
         let state = MessageState::Queued;
-        let written = Written { notice, state, drop_reason: DropReason::Unspecified, text: Some(text), language };
+        let written =
+            Written { notice, state, drop_reason: DropReason::Unspecified, text: Some(text), language };
         let mut tx = self.db.begin().await?;
         if notices::take(&mut tx, claimed).await? {
             notices::put_message(&mut tx, &written, now).await?;
@@ -222,7 +228,8 @@ impl Courier {
         };
         let claimed = &Claimed { lease, ..claimed.clone() };
         let state = MessageState::Sending;
-        let written = Written { notice, state, drop_reason: DropReason::Unspecified, text: Some(text), language };
+        let written =
+            Written { notice, state, drop_reason: DropReason::Unspecified, text: Some(text), language };
         notices::put_message(&mut tx, &written, now).await?;
         notices::offer_choices(&mut tx, notice).await?;
         let message = outgoing::load(&mut tx, &[notice.id.uuid()]).await?.pop();

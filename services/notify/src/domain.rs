@@ -267,7 +267,10 @@ mod tests {
         assert_eq!(judged(ReminderKind::Hours2, start, look, Los_Angeles), Judgement::Wait(evening));
         assert_eq!(judged(ReminderKind::Hours2, start, start - evening, Los_Angeles), Judgement::Send);
         let day_before = at("2026-06-08T20:00:00-07:00");
-        assert_eq!(judged(ReminderKind::Hours24, start, TimeDelta::hours(39), Los_Angeles), Judgement::Wait(day_before));
+        assert_eq!(
+            judged(ReminderKind::Hours24, start, TimeDelta::hours(39), Los_Angeles),
+            Judgement::Wait(day_before)
+        );
         assert_eq!(judged(ReminderKind::Hours24, start, TimeDelta::hours(24), New_York), Judgement::Send);
     }
 

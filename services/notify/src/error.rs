@@ -45,8 +45,9 @@ impl From<Error> for Status {
         let said = error.to_string();
         let fault = match error {
             Error::Kit(error) => return error.into_status(crate::DOMAIN),
-            Error::MessageExists(id) => Fault::new(Code::AlreadyExists, "MESSAGE_EXISTS", said)
-                .resource("Message", id.to_string()),
+            Error::MessageExists(id) => {
+                Fault::new(Code::AlreadyExists, "MESSAGE_EXISTS", said).resource("Message", id.to_string())
+            }
             Error::NoConsent(id) => Fault::precondition("NO_CONSENT", said, id.to_string()),
             Error::NoContact(id) => Fault::precondition("NO_CONTACT", said, id.to_string()),
             Error::QuietHours(id) => Fault::precondition("QUIET_HOURS", said, id.to_string()),

@@ -4,8 +4,8 @@ mod words;
 
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
-use kit::idempotency::{self, Attempt};
 use kit::fields::{Fields, timestamp};
+use kit::idempotency::{self, Attempt};
 use kit::ids::{MessageId, PatientId};
 use kit::page::Page;
 use kit::status::{Error as KitError, Violation};
@@ -283,7 +283,11 @@ fn message(message: &Message, show_body: bool) -> pb::Message {
         drop_reason: message.drop_reason.into(),
         failure_reason: message.failure_reason.into(),
         provider_error_code: message.provider_error_code.clone(),
-        body: if show_body && message.kind != MessageKind::SignInCode { message.body.clone() } else { String::new() },
+        body: if show_body && message.kind != MessageKind::SignInCode {
+            message.body.clone()
+        } else {
+            String::new()
+        },
         encoding: message.encoding.into(),
         segments: message.segments,
         attempts: message.attempts,

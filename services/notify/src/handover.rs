@@ -154,8 +154,7 @@ impl Write for Starts {
         let now = self.clock.now().trunc_subsecs(6);
         let leases = bulk::start(self.db.pool(), batch, LEASE, now).await?;
         let mut turns = self.pace.book(leases.len()).await?.into_iter();
-        let lost: Vec<&Starting> =
-            batch.iter().filter(|one| !leases.contains_key(&one.reminder)).collect();
+        let lost: Vec<&Starting> = batch.iter().filter(|one| !leases.contains_key(&one.reminder)).collect();
         let numbers: Vec<NumberHash> = lost.iter().map(|one| one.number).collect();
         let patients: Vec<Uuid> = lost.iter().filter_map(|one| one.message.patient).map(Uuid::from).collect();
         let (opted_out, capped) = match lost.is_empty() {
@@ -168,7 +167,9 @@ impl Write for Starts {
         let answer = |one: &Starting| match leases.get(&one.reminder) {
             Some(lease) => Start::Begun { lease: *lease, turn: turns.next().unwrap_or_else(Instant::now) },
             None if opted_out.contains(&one.number) => Start::OptedOut,
-            None if one.message.patient.is_some_and(|patient| capped.contains(&patient.uuid())) => Start::Capped,
+            None if one.message.patient.is_some_and(|patient| capped.contains(&patient.uuid())) => {
+                Start::Capped
+            }
             None => Start::Lost,
         };
         Ok(batch.iter().map(answer).collect())

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_program_reads_the_visit_with_its_zone_uid_and_sequence() {
-        let text = invite("2026-06-10T14:00:00-04:00", "2026-06-10T14:30:00-04:00").text(at("2026-06-01T12:00:00Z"));
+        let text =
+            invite("2026-06-10T14:00:00-04:00", "2026-06-10T14:30:00-04:00").text(at("2026-06-01T12:00:00Z"));
         let calendar = Calendar::from_str(&text).expect("a calendar");
         assert_eq!(calendar.property_value("METHOD"), Some("REQUEST"));
         let event = calendar.components.iter().find_map(CalendarComponent::as_event).expect("an event");
@@ -180,7 +181,12 @@ mod tests {
     fn a_cancelled_visit_is_taken_away_by_the_same_uid() {
         let booked = invite("2026-06-10T14:00:00-04:00", "2026-06-10T14:30:00-04:00");
         let text = Invite { method: Method::Cancel, version: 4, ..booked }.text(at("2026-06-02T12:00:00Z"));
-        for line in ["METHOD:CANCEL", "STATUS:CANCELLED", "SEQUENCE:4", "UID:01890a5d-ac96-774b-bcce-b302099a8057@clinic"] {
+        for line in [
+            "METHOD:CANCEL",
+            "STATUS:CANCELLED",
+            "SEQUENCE:4",
+            "UID:01890a5d-ac96-774b-bcce-b302099a8057@clinic",
+        ] {
             assert!(text.contains(&format!("{line}\r\n")), "{text}");
         }
     }

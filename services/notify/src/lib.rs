@@ -122,13 +122,8 @@ pub async fn serve(
     let dispatcher =
         Dispatcher::new(db.clone(), clock.clone(), ports.clone(), handover.clone(), writer.clone());
     platform.spawn(dispatcher.run(platform.stop.clone()));
-    let courier = courier::Courier::new(
-        db.clone(),
-        clock.clone(),
-        ports.clone(),
-        handover.clone(),
-        writer.clone(),
-    );
+    let courier =
+        courier::Courier::new(db.clone(), clock.clone(), ports.clone(), handover.clone(), writer.clone());
     platform.spawn(courier.run(platform.stop.clone()));
     let post = post::Post::new(db.clone(), clock.clone(), ports.clone());
     platform.spawn(post.run(platform.stop.clone()));
@@ -137,8 +132,7 @@ pub async fn serve(
     let webhooks = Webhooks::new(db.clone(), clock.clone(), handover.clone(), sms, Arc::clone(&bell));
     let app = app::App { db: db.clone(), clock: clock.clone(), ports: ports.clone(), writer };
     let own_number = sms.sms_from.clone();
-    let replies =
-        Replies { db, clock, ports, partners, handover, default_language, own_number, bell };
+    let replies = Replies { db, clock, ports, partners, handover, default_language, own_number, bell };
     platform.spawn(replies.run(platform.stop.clone()));
     let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(app)));
     platform.serve(listener, routes, webhooks.router()).await

@@ -33,7 +33,9 @@ impl Smtp {
         let Some(url) = &config.smtp_url else { return Ok(None) };
         // The URL may carry a password: errors do not repeat it.
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
-            .map_err(|_| anyhow::anyhow!("SMTP_URL must be a URL such as smtps://user:password@mail.example"))?
+            .map_err(|_| {
+                anyhow::anyhow!("SMTP_URL must be a URL such as smtps://user:password@mail.example")
+            })?
             .timeout(Some(TIMEOUT))
             .build();
         let from = config.mail_from.parse().context("MAIL_FROM must be an e-mail address")?;

@@ -14,7 +14,8 @@ use proto::clinic::appointments::v1::{
     PatientCheckedIn, SlotOption, VisitCompleted, WaitlistOfferClosed, WaitlistOffered,
 };
 use proto::clinic::billing::v1::{
-    BalanceOwed, ChargeRefunded, CopayAuthorizationFailed, CopayAuthorized, CopayCaptured, CopayLapsed, CopayVoided,
+    BalanceOwed, ChargeRefunded, CopayAuthorizationFailed, CopayAuthorized, CopayCaptured, CopayLapsed,
+    CopayVoided,
 };
 use proto::clinic::notify::v1::{Channel, MessageKind};
 use proto::google::r#type::{Interval, Money};
@@ -273,7 +274,8 @@ fn problem(event: &Incoming) -> anyhow::Result<Option<Notice>> {
         ($event:ty, $grace:expr, $counts:expr) => {
             if let Some(told) = event.decode::<$event>()?.filter($counts) {
                 let (patient, clinic) = (told.patient_id.as_str(), told.clinic_id.as_str());
-                let (appointment, amount, grace) = (told.appointment_id.as_str(), told.amount.as_ref(), $grace);
+                let (appointment, amount, grace) =
+                    (told.appointment_id.as_str(), told.amount.as_ref(), $grace);
                 return notice(event, &Problem { patient, clinic, appointment, amount, grace }).map(Some);
             }
         };
@@ -350,9 +352,8 @@ mod tests {
 
     #[test]
     fn money_is_told_with_its_cents_and_its_currency() {
-        let of = |currency: &str, units, nanos| {
-            money(&Money { currency_code: currency.to_owned(), units, nanos })
-        };
+        let of =
+            |currency: &str, units, nanos| money(&Money { currency_code: currency.to_owned(), units, nanos });
         assert_eq!(of("USD", 25, 0), "$25.00");
         assert_eq!(of("USD", 1_000, 50_000_000), "$1000.05");
         assert_eq!(of("EUR", 7, 500_000_000), "7.50 EUR");

@@ -69,9 +69,7 @@ impl Post {
 
     async fn try_tend(&self, mailer: &dyn Mailer, mail: &Mail) -> anyhow::Result<()> {
         let visit = match mail.appointment {
-            Some(appointment) => {
-                notices::visit(&mut *self.db.pool().acquire().await?, appointment).await?
-            }
+            Some(appointment) => notices::visit(&mut *self.db.pool().acquire().await?, appointment).await?,
             None => None,
         };
         let newer = |v: &Visit| mail.appointment_version > 0 && v.version > mail.appointment_version;
@@ -109,7 +107,9 @@ impl Post {
         match outcome {
             Outcome::Taken(_) => self.taken(mail).await,
             Outcome::Refused { reason, code } => self.refused(mail, reason, &code).await,
-            Outcome::NotTaken(why) | Outcome::Unknown(why) if mail.tries < MOST_TRIES => Err(anyhow::anyhow!(why)),
+            Outcome::NotTaken(why) | Outcome::Unknown(why) if mail.tries < MOST_TRIES => {
+                Err(anyhow::anyhow!(why))
+            }
             Outcome::NotTaken(_) | Outcome::Unknown(_) => {
                 self.refused(mail, FailureReason::Expired, "").await
             }
@@ -129,12 +129,7 @@ impl Post {
         Ok(tx.commit().await?)
     }
 
-    async fn refused(
-        &self,
-        mail: &Mail,
-        reason: FailureReason,
-        code: &str,
-    ) -> anyhow::Result<()> {
+    async fn refused(&self, mail: &Mail, reason: FailureReason, code: &str) -> anyhow::Result<()> {
         metrics::counter!("notify_emails_total", "outcome" => "refused").increment(1);
         let mut tx = self.db.begin().await?;
         if mails::refused(&mut tx, mail, (reason, code), self.now()).await?.is_some()

@@ -26,12 +26,15 @@ pub struct InForce {
     pub stored: Option<Stored>,
 }
 
+/// What was read, and when.
+type Read = Option<(Instant, Arc<[Stored]>)>;
+
 /// Every template, as read a moment ago; clones share it.
 #[derive(Clone, Debug)]
 pub struct Templates {
     db: Db,
     default: Language,
-    read: Arc<Mutex<Option<(Instant, Arc<[Stored]>)>>>,
+    read: Arc<Mutex<Read>>,
 }
 
 impl Templates {
@@ -51,7 +54,12 @@ impl Templates {
     }
 
     /// The words for a recipient of the language `tag`; `None` = there are none of this kind in this channel.
-    pub async fn in_force(&self, kind: MessageKind, channel: Channel, tag: &str) -> sqlx::Result<Option<InForce>> {
+    pub async fn in_force(
+        &self,
+        kind: MessageKind,
+        channel: Channel,
+        tag: &str,
+    ) -> sqlx::Result<Option<InForce>> {
         let all = self.all().await?;
         let tag = normal(tag);
         let candidates = [tag.clone(), words::base(&tag), self.default.tag().to_owned()];

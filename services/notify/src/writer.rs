@@ -61,7 +61,9 @@ impl Writer {
             None => Clinic::default(),
         };
         let link = |page: &str| match subject.appointment {
-            Some(appointment) if !self.portal_url.is_empty() => format!("{}/{page}/{appointment}", self.portal_url),
+            Some(appointment) if !self.portal_url.is_empty() => {
+                format!("{}/{page}/{appointment}", self.portal_url)
+            }
             Some(_) | None => String::new(),
         };
         let (visit_link, form_link) = (link("visits"), link("intake"));

@@ -71,8 +71,12 @@ pub fn expires(kind: MessageKind, at: DateTime<Utc>, start: Option<DateTime<Utc>
         K::PaymentProblem => return at + MONEY,
         K::LateVisit | K::CallClinic => return at + ASKED,
         K::IntakeOpen => return start.unwrap_or(at),
-        K::SignInCode | K::ReplyOutcome | K::ReplyChoice | K::Help | K::OptIn | K::OptOut => return at + ASKED,
-        K::Reminder24h | K::Reminder2h | K::Booked | K::Rescheduled | K::Cancelled | K::Displaced => at + NEWS,
+        K::SignInCode | K::ReplyOutcome | K::ReplyChoice | K::Help | K::OptIn | K::OptOut => {
+            return at + ASKED;
+        }
+        K::Reminder24h | K::Reminder2h | K::Booked | K::Rescheduled | K::Cancelled | K::Displaced => {
+            at + NEWS
+        }
         K::WaitlistOffer | K::Inbound | K::Unspecified => at + NEWS,
     };
     start.map_or(news, |start| start.min(news))
@@ -124,7 +128,10 @@ mod tests {
     #[test]
     fn news_of_a_visit_end_with_its_start() {
         let now = at("2026-06-10T12:00:00Z");
-        assert_eq!(expires(MessageKind::Booked, now, Some(now + TimeDelta::hours(3))), now + TimeDelta::hours(3));
+        assert_eq!(
+            expires(MessageKind::Booked, now, Some(now + TimeDelta::hours(3))),
+            now + TimeDelta::hours(3)
+        );
         assert_eq!(expires(MessageKind::Booked, now, Some(now + TimeDelta::days(30))), now + NEWS);
         assert_eq!(expires(MessageKind::PaymentProblem, now, Some(now)), now + MONEY);
     }

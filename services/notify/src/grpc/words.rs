@@ -54,7 +54,11 @@ pub(super) fn template(fields: &mut Fields, template: Option<&pb::Template>) -> 
         "template.channel",
         "must be SMS or EMAIL",
     );
-    fields.ensure(!template.language.is_empty(), "template.language", "is required: a tag such as es or es-MX");
+    fields.ensure(
+        !template.language.is_empty(),
+        "template.language",
+        "is required: a tag such as es or es-MX",
+    );
     Words {
         kind,
         channel: channel.unwrap_or_default(),
@@ -73,7 +77,8 @@ fn channel(fields: &mut Fields, field: &str, value: i32) -> Option<Channel> {
 
 /// A language tag, or none; only its shape is checked.
 fn language(fields: &mut Fields, field: &str, tag: &str) -> String {
-    let subtag = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    let subtag =
+        |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
     let good = tag.is_empty() || tag.len() <= MOST_TAG && tag.split('-').all(subtag);
     fields.ensure(good, field, "must be a BCP 47 tag such as es or es-MX");
     tag.to_owned()
@@ -134,7 +139,8 @@ pub(super) fn preview(wish: Words, given: Values, found: Option<InForce>) -> pb:
     let patterns = [&shown.subject, &shown.body].map(|text| Pattern::parse(text));
     if let [Ok(subject), Ok(body)] = patterns {
         let used: Vec<Placeholder> = subject.placeholders().union(&body.placeholders()).copied().collect();
-        let mut values: Values = [longest_values(&subject), longest_values(&body)].into_iter().flatten().collect();
+        let mut values: Values =
+            [longest_values(&subject), longest_values(&body)].into_iter().flatten().collect();
         values.extend(given);
         answer.placeholders = used.iter().map(|name| name.name().to_owned()).collect();
         if let Ok(text) = templates::fill(shown.channel, &shown.subject, &shown.body, values) {

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use kit::db::Db;
 use kit::ids::MessageId;
-use proto::clinic::notify::v1::{Channel, DropReason, FailureReason, MessageKind, MessageState, ReplyMeaning};
+use proto::clinic::notify::v1::{
+    Channel, DropReason, FailureReason, MessageKind, MessageState, ReplyMeaning,
+};
 
 use super::understand::{Word, understand};
 use crate::gsm7;

@@ -19,7 +19,9 @@ use kit::db::Db;
 use kit::fields::timestamp;
 use kit::ids::{ClinicId, MessageId, PatientId};
 use kit::messaging::outbox;
-use proto::clinic::notify::v1::{Channel, DropReason, FailureReason, MessageState, ReplyMeaning, ReplyReceived};
+use proto::clinic::notify::v1::{
+    Channel, DropReason, FailureReason, MessageState, ReplyMeaning, ReplyReceived,
+};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;

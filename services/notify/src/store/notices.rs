@@ -163,7 +163,8 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
     )
     .fetch_all(&mut *conn)
     .await?;
-    let ids: Vec<Uuid> = rows.iter().filter(|row| row.written.unwrap_or_default()).map(|row| row.id).collect();
+    let ids: Vec<Uuid> =
+        rows.iter().filter(|row| row.written.unwrap_or_default()).map(|row| row.id).collect();
     let mut messages = if ids.is_empty() { vec![] } else { super::outgoing::load(&mut conn, &ids).await? };
     let claimed = rows.into_iter().map(|row| Claimed {
         message: messages.iter().position(|m| m.id.uuid() == row.id).map(|at| messages.swap_remove(at)),
@@ -268,7 +269,11 @@ pub struct Written<'a> {
 }
 
 /// Writes the message that a notice became, or moves it to another state: counted as an attempt when that is SENDING.
-pub async fn put_message(tx: &mut PgConnection, written: &Written<'_>, now: DateTime<Utc>) -> sqlx::Result<()> {
+pub async fn put_message(
+    tx: &mut PgConnection,
+    written: &Written<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
     let Written { notice, state, drop_reason, text, language } = written;
     sqlx::query!(
         "insert into notify.message as m
@@ -310,7 +315,8 @@ pub async fn offer_choices(tx: &mut PgConnection, notice: &Notice) -> sqlx::Resu
         MessageKind::Displaced => vec![ReplyMeaning::Choose; notice.facts.alternatives.len()],
         _ => return Ok(()),
     };
-    let meanings: Vec<String> = meanings.into_iter().map(|meaning| meaning.as_str_name().to_owned()).collect();
+    let meanings: Vec<String> =
+        meanings.into_iter().map(|meaning| meaning.as_str_name().to_owned()).collect();
     let appointment = notice.appointment.map(AppointmentId::uuid);
     let is_offer = notice.kind == MessageKind::WaitlistOffer;
     sqlx::query!(

@@ -71,7 +71,12 @@ pub async fn put(tx: &mut PgConnection, stored: &Stored, before: i32) -> sqlx::R
 }
 
 /// The version of a template; 0 = nobody ever set it.
-pub async fn version(conn: &mut PgConnection, kind: MessageKind, channel: Channel, language: &str) -> sqlx::Result<i32> {
+pub async fn version(
+    conn: &mut PgConnection,
+    kind: MessageKind,
+    channel: Channel,
+    language: &str,
+) -> sqlx::Result<i32> {
     let version = sqlx::query_scalar!(
         "select version from notify.template where kind = $1 and channel = $2 and language = $3",
         kind.as_str_name(),

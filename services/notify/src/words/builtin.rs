@@ -1,7 +1,7 @@
 //! The words in force where nobody has set others: English and Spanish.
 //!
-//! Texts carry clinic, date, time and phone, and fit one text of 160 septets wherever the clinic's name does. They have no accents
-//! that the alphabet lacks. E-mails have room for links.
+//! Texts carry clinic, date, time and phone, and fit one text of 160 septets wherever the clinic's name does. What accents
+//! the alphabet lacks are dropped when they are written. E-mails have room for links.
 
 use proto::clinic::notify::v1::MessageKind;
 
@@ -92,8 +92,8 @@ pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str
         (K::SignInCode, Spanish) => {
             "{code} es su código de acceso. Vale {expiry_minutes} minutos; no lo comparta con nadie."
         }
-        (K::ReplyOutcome, English) => "{clinic_name}: {outcome}\nQuestions: {clinic_phone}",
-        (K::ReplyOutcome, Spanish) => "{clinic_name}: {outcome}\nTel: {clinic_phone}",
+        (K::ReplyOutcome, English) => "{outcome}\nQuestions: {clinic_name}, {clinic_phone}",
+        (K::ReplyOutcome, Spanish) => "{outcome}\n{clinic_name}, {clinic_phone}",
         (K::ReplyChoice, English) => "Which visit do you mean? Reply {choices}\nQuestions: {clinic_phone}",
         (K::ReplyChoice, Spanish) => "¿De qué cita se trata? Responda {choices}\nTel: {clinic_phone}",
         (K::Help, English) => {
@@ -105,7 +105,9 @@ pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str
              más.\n{clinic_name}, {clinic_phone}"
         }
         (K::OptIn, English) => "You will get texts about your visits again. Reply STOP to get no more.",
-        (K::OptIn, Spanish) => "Volverá a recibir mensajes sobre sus citas. Responda STOP para no recibir más.",
+        (K::OptIn, Spanish) => {
+            "Volverá a recibir mensajes sobre sus citas. Responda STOP para no recibir más."
+        }
         (K::OptOut, English) => "You will get no more texts from us. Reply START to get them again.",
         (K::OptOut, Spanish) => "No recibirá más mensajes nuestros. Responda START para recibirlos de nuevo.",
         (K::Inbound | K::Unspecified, English | Spanish) => return None,
@@ -134,7 +136,10 @@ pub(super) fn email(kind: MessageKind, language: Language) -> Option<(&'static s
         ),
         (K::Reminder24h | K::Reminder2h, Spanish) => (
             "Recuerde su cita, {date}, {time}",
-            spanish!("Le recordamos su cita del {date}, {time}.\n", "Llene antes el formulario: {intake_link}"),
+            spanish!(
+                "Le recordamos su cita del {date}, {time}.\n",
+                "Llene antes el formulario: {intake_link}"
+            ),
         ),
         (K::Booked, English) => (
             "Your visit on {date} at {time}",
@@ -206,7 +211,10 @@ pub(super) fn email(kind: MessageKind, language: Language) -> Option<(&'static s
         ),
         (K::IntakeOpen, English) => (
             "A form for your visit on {date}",
-            english!("Please fill in the form for your visit on {date} at {time}.\n", "It is here: {intake_link}"),
+            english!(
+                "Please fill in the form for your visit on {date} at {time}.\n",
+                "It is here: {intake_link}"
+            ),
         ),
         (K::IntakeOpen, Spanish) => (
             "Un formulario para su cita del {date}",
@@ -214,11 +222,17 @@ pub(super) fn email(kind: MessageKind, language: Language) -> Option<(&'static s
         ),
         (K::WaitlistOffer, English) => (
             "A time is free: {date} at {time}",
-            english!("A time is free on {date} at {time}. It is yours until {expiry_time}.\n", "Take it: {link}"),
+            english!(
+                "A time is free on {date} at {time}. It is yours until {expiry_time}.\n",
+                "Take it: {link}"
+            ),
         ),
         (K::WaitlistOffer, Spanish) => (
             "Hora libre: {date}, {time}",
-            spanish!("Hay una hora libre el {date}, {time}. Es suya hasta las {expiry_time}.\n", "Tómela: {link}"),
+            spanish!(
+                "Hay una hora libre el {date}, {time}. Es suya hasta las {expiry_time}.\n",
+                "Tómela: {link}"
+            ),
         ),
         (K::LateVisit, English) => (
             "We run {delay_minutes} minutes late",
@@ -226,7 +240,9 @@ pub(super) fn email(kind: MessageKind, language: Language) -> Option<(&'static s
         ),
         (K::LateVisit, Spanish) => (
             "Vamos con {delay_minutes} minutos de retraso",
-            spanish!("Vamos con {delay_minutes} minutos de retraso. Su cita del {date}, {time} empezará más tarde."),
+            spanish!(
+                "Vamos con {delay_minutes} minutos de retraso. Su cita del {date}, {time} empezará más tarde."
+            ),
         ),
         (K::CallClinic, English) => {
             ("Please call us", english!("Please call us. It is about your visit on {date} at {time}."))

@@ -90,7 +90,9 @@ impl Placeholder {
     fn may_lack(self, kind: MessageKind) -> bool {
         match self {
             Self::ClinicPhone | Self::IntakeLink | Self::Link | Self::Fee | Self::Alternatives => true,
-            Self::ClinicName => !about_a_visit(kind) && !matches!(kind, MessageKind::PaymentProblem | MessageKind::CallClinic),
+            Self::ClinicName => {
+                !about_a_visit(kind) && !matches!(kind, MessageKind::PaymentProblem | MessageKind::CallClinic)
+            }
             Self::Date | Self::Time => !about_a_visit(kind),
             _ => false,
         }
@@ -191,7 +193,10 @@ impl Pattern {
 
     /// The placeholders it uses.
     pub fn placeholders(&self) -> BTreeSet<Placeholder> {
-        self.0.iter().filter_map(|piece| if let Piece::Value(name) = piece { Some(*name) } else { None }).collect()
+        self.0
+            .iter()
+            .filter_map(|piece| if let Piece::Value(name) = piece { Some(*name) } else { None })
+            .collect()
     }
 
     /// The text with its values, without the sentences that lack one.
@@ -202,7 +207,9 @@ impl Pattern {
                 .iter()
                 .map(|piece| match piece {
                     Piece::Text(text) => Some(text.as_str()),
-                    Piece::Value(name) => values.get(name).map(String::as_str).filter(|value| !value.is_empty()),
+                    Piece::Value(name) => {
+                        values.get(name).map(String::as_str).filter(|value| !value.is_empty())
+                    }
                     Piece::End => None,
                 })
                 .collect();
@@ -225,7 +232,12 @@ const CARRIERS_OWN: [&str; 10] =
     ["YES", "CANCEL", "END", "QUIT", "UNSUBSCRIBE", "STOPALL", "REVOKE", "OPTOUT", "UNSTOP", "INFO"];
 
 /// What is wrong with words that somebody wants to set, by field: an English sentence each.
-pub fn problems(kind: MessageKind, channel: Channel, subject: &str, body: &str) -> Vec<(&'static str, String)> {
+pub fn problems(
+    kind: MessageKind,
+    channel: Channel,
+    subject: &str,
+    body: &str,
+) -> Vec<(&'static str, String)> {
     let mut found = vec![];
     let mut refuse = |field, sentence: String| found.push((field, sentence));
     let parts = [("body", body), ("subject", subject)];
@@ -243,11 +255,20 @@ pub fn problems(kind: MessageKind, channel: Channel, subject: &str, body: &str) 
         if channel == Channel::Sms && field == "body" {
             let longest = gsm7::measure(&gsm7::simplify(&pattern.fill(&longest_values(&pattern))));
             if longest.segments > MOST_SEGMENTS {
-                refuse(field, format!("takes {} segments with the longest values, and at most {MOST_SEGMENTS} may be sent", longest.segments));
+                refuse(
+                    field,
+                    format!(
+                        "takes {} segments with the longest values, and at most {MOST_SEGMENTS} may be sent",
+                        longest.segments
+                    ),
+                );
             }
             let taken = |word: &&str| CARRIERS_OWN.contains(word);
             if let Some(word) = text.split(|c: char| !c.is_alphanumeric()).find(taken) {
-                refuse(field, format!("asks for {word}, which carriers take for themselves; replies are digits"));
+                refuse(
+                    field,
+                    format!("asks for {word}, which carriers take for themselves; replies are digits"),
+                );
             }
         }
         let bare: Values =
@@ -313,7 +334,10 @@ mod tests {
 
     #[test]
     fn doubled_braces_are_braces_and_values_are_never_read_as_patterns() {
-        assert_eq!(filled("{{date}} {clinic_name}", &[(Placeholder::ClinicName, "{time}. x")]), "{date} {time}. x");
+        assert_eq!(
+            filled("{{date}} {clinic_name}", &[(Placeholder::ClinicName, "{time}. x")]),
+            "{date} {time}. x"
+        );
     }
 
     #[test]

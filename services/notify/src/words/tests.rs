@@ -93,7 +93,9 @@ fn all_built_in_words_pass_the_check_that_set_ones_must() {
 fn what_has_no_value_leaves_no_gap() {
     let facts = Facts::default();
     let about = About { clinic_phone: "", link: "", intake_link: "", ..about("Harbor", &facts) };
-    for kind in [MessageKind::Reminder24h, MessageKind::Cancelled, MessageKind::Displaced, MessageKind::IntakeOpen] {
+    for kind in
+        [MessageKind::Reminder24h, MessageKind::Cancelled, MessageKind::Displaced, MessageKind::IntakeOpen]
+    {
         for language in LANGUAGES {
             let body = text(kind, language, about).body;
             assert!(body.ends_with('.') && !body.contains('{') && !body.contains("  "), "{body}");
@@ -134,7 +136,10 @@ fn names_with_emoji_or_from_right_to_left_are_carried_whole() {
 #[test]
 fn a_language_without_words_of_its_own_tells_time_as_iso_does() {
     let values = about("Harbor", &Facts::default()).values("vi", Language::English);
-    assert_eq!((values[&Placeholder::Date].as_str(), values[&Placeholder::Time].as_str()), ("2026-09-30", "12:30"));
+    assert_eq!(
+        (values[&Placeholder::Date].as_str(), values[&Placeholder::Time].as_str()),
+        ("2026-09-30", "12:30")
+    );
 }
 
 #[test]

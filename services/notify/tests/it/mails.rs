@@ -64,8 +64,14 @@ async fn booking_moving_and_cancelling_are_mailed_with_one_calendar_entry() {
     let uid = format!("UID:{}@clinic", visit.id);
     let start = later.start.with_timezone(&chrono_tz::America::New_York).format("%Y%m%dT%H%M%S");
     has(&mails[0], &["To: ana@mail.example", "clinic@clinic.example", &uid, "METHOD:REQUEST", "SEQUENCE:1"]);
-    has(&mails[0], &["method=REQUEST", "visit.ics", "BEGIN:VTIMEZONE", &format!("<{}@clinic.example>", message.id)]);
-    has(&mails[1], &[&uid, "METHOD:REQUEST", "SEQUENCE:2", &format!("DTSTART;TZID=America/New_York:{start}")]);
+    has(
+        &mails[0],
+        &["method=REQUEST", "visit.ics", "BEGIN:VTIMEZONE", &format!("<{}@clinic.example>", message.id)],
+    );
+    has(
+        &mails[1],
+        &[&uid, "METHOD:REQUEST", "SEQUENCE:2", &format!("DTSTART;TZID=America/New_York:{start}")],
+    );
     has(&mails[2], &[&uid, "METHOD:CANCEL", "SEQUENCE:3", "STATUS:CANCELLED"]);
 }
 
@@ -77,7 +83,10 @@ async fn an_address_that_does_not_exist_fails_for_good() {
     let failed = |m: &Message| m.channel() == Channel::Email && m.state() == MessageState::Failed;
     let told = suite.when_told(&visit, MessageKind::Booked, |told| told.iter().any(failed)).await;
     let message = told.iter().find(|m| failed(m)).expect("failed");
-    assert_eq!((message.failure_reason(), message.provider_error_code.as_str()), (FailureReason::InvalidAddress, "550"));
+    assert_eq!(
+        (message.failure_reason(), message.provider_error_code.as_str()),
+        (FailureReason::InvalidAddress, "550")
+    );
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ mod planning;
 mod replicas;
 mod replies;
 mod sending;
-mod simulation;
 mod signatures;
+mod simulation;
 mod sink;
 mod wishes;
 

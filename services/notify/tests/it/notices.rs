@@ -114,7 +114,11 @@ async fn a_displaced_visit_is_told_with_times_to_choose_from_and_a_kept_one_as_b
         ..Default::default()
     };
     suite.happens(&visit, 3, &kept).await;
-    suite.when_told(&visit, MessageKind::Booked, |told| told.len() == 2 && told.iter().all(|m| m.state() == MessageState::Sent)).await;
+    suite
+        .when_told(&visit, MessageKind::Booked, |told| {
+            told.len() == 2 && told.iter().all(|m| m.state() == MessageState::Sent)
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -141,10 +145,9 @@ async fn news_of_the_night_are_told_in_the_morning_unless_newer_ones_replace_the
 async fn a_visit_with_a_form_asks_for_it_three_days_before() {
     let suite = at_noon().await;
     let visit = suite.visit();
-    let facts = visit.facts(AppointmentState::Booked).map(|facts| AppointmentFacts {
-        intake_form_id: ClinicId::new().to_string(),
-        ..facts
-    });
+    let facts = visit
+        .facts(AppointmentState::Booked)
+        .map(|facts| AppointmentFacts { intake_form_id: ClinicId::new().to_string(), ..facts });
     suite.happens(&visit, 1, &AppointmentBooked { appointment: facts, ..Default::default() }).await;
     suite.when_told(&visit, MessageKind::Booked, sent).await;
     assert_eq!(suite.messages(&visit).await.len(), 1);
@@ -201,7 +204,8 @@ async fn an_offer_is_told_while_it_stands() {
     let suite = at_noon().await;
     let (open, closed) = (suite.visit(), suite.visit());
     let ends = suite.servers.clock.now() + TimeDelta::minutes(15);
-    let over = WaitlistOfferClosed { appointment: closed.facts(AppointmentState::Declined), ..Default::default() };
+    let over =
+        WaitlistOfferClosed { appointment: closed.facts(AppointmentState::Declined), ..Default::default() };
     suite.happens(&closed, 2, &over).await;
     suite.happens(&closed, 1, &offer(&closed, ends)).await;
     suite.happens(&open, 1, &offer(&open, ends)).await;
@@ -269,9 +273,8 @@ async fn a_problem_with_a_payment_is_told_once_and_a_renewed_one_not_at_all() {
     testkit::until("a debt is told", || async {
         let said = "your payment of $50.00 did not go through.\nPlease call";
         let told = suite.taken().await.into_iter();
-        told.filter_map(|text| text["body"].as_str().map(str::to_owned)).find(|body| {
-            body.replace(". ", ".\n").contains(said)
-        })
+        told.filter_map(|text| text["body"].as_str().map(str::to_owned))
+            .find(|body| body.replace(". ", ".\n").contains(said))
     })
     .await;
     let of_renewed = suite.messages(&renewed).await;
@@ -285,7 +288,11 @@ async fn a_text_whose_answer_was_lost_is_found_and_one_that_never_came_is_sent_a
         let visit = suite.visit();
         suite.fail_next_text(fault).await;
         suite.happens(&visit, 1, &booked(&visit)).await;
-        suite.when_told(&visit, MessageKind::Booked, |told| told.iter().any(|m| m.state() == MessageState::Unknown)).await;
+        suite
+            .when_told(&visit, MessageKind::Booked, |told| {
+                told.iter().any(|m| m.state() == MessageState::Unknown)
+            })
+            .await;
         suite.servers.advance(TimeDelta::minutes(1)).await;
         let told = suite.when_told(&visit, MessageKind::Booked, sent).await;
         assert_eq!((told[0].attempts, suite.taken().await.len()), (attempts, 1), "{fault}");
@@ -296,8 +303,13 @@ async fn a_text_whose_answer_was_lost_is_found_and_one_that_never_came_is_sent_a
 async fn nobody_gets_more_texts_in_a_day_than_is_decent() {
     let suite = at_noon().await;
     let first = suite.visit();
-    let visits: Vec<Visit> =
-        (0..8).map(|days| Visit { id: AppointmentId::new(), start: first.start + TimeDelta::days(days), ..first.clone() }).collect();
+    let visits: Vec<Visit> = (0..8)
+        .map(|days| Visit {
+            id: AppointmentId::new(),
+            start: first.start + TimeDelta::days(days),
+            ..first.clone()
+        })
+        .collect();
     for visit in &visits {
         suite.happens(visit, 1, &booked(visit)).await;
     }

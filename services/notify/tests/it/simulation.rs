@@ -48,7 +48,14 @@ async fn each_reminder_due_is_sent_exactly_once_whatever_happens() {
     for _ in 0..REPLICAS {
         world.add_replica();
     }
-    let mut sql = PgConnection::connect(&world.servers.database_url(notify::NAME)).await.expect("a connection");
+    let mut sql =
+        PgConnection::connect(&world.servers.database_url(notify::NAME)).await.expect("a connection");
+    testkit::until("the tables are made", || async {
+        let mut sql = PgConnection::connect(&world.servers.database_url(notify::NAME)).await.ok()?;
+        let made = sqlx::query_scalar::<_, bool>("select to_regclass('notify.notice') is not null");
+        made.fetch_one(&mut sql).await.ok()?.then_some(())
+    })
+    .await;
     let (mut deeds, mut instants, mut killed) = (plot.deeds.iter().peekable(), 0_u32, 0_u32);
     let mut versions: HashMap<usize, i64> = HashMap::new();
     loop {

@@ -61,7 +61,9 @@ pub(super) fn judge(plot: &Plot, taken: &[Taken]) -> Verdict {
             }
         }
     }
-    verdict.faults.extend(found.into_iter().map(|(said, texts)| format!("never planned: {said:?} got {texts:?}")));
+    verdict
+        .faults
+        .extend(found.into_iter().map(|(said, texts)| format!("never planned: {said:?} got {texts:?}")));
     verdict
 }
 
@@ -74,7 +76,8 @@ fn case_of(body: &str) -> usize {
 /// What a reminder says; `None` = the text is none.
 fn reminder(case: usize, body: &str) -> Option<Said> {
     let day_before = body.contains("reminder of your visit, ");
-    let (_, rest) = body.split_once("reminder of your visit, ").or_else(|| body.split_once("see you soon, "))?;
+    let (_, rest) =
+        body.split_once("reminder of your visit, ").or_else(|| body.split_once("see you soon, "))?;
     let (when, _) = rest.split_once(". Reply 1")?;
     Some((case, day_before, when.to_owned()))
 }
@@ -104,13 +107,14 @@ fn expected(case: usize, facts: &Case, story: &[&Event]) -> Vec<Expected> {
     let mut all = vec![];
     for (place, deed) in story.iter().enumerate() {
         let Deed::Schedule(start) = deed.what else { continue };
-        let ended = story[place + 1..].iter().find(|later| matches!(later.what, Deed::Schedule(_) | Deed::Cancel));
+        let ended =
+            story[place + 1..].iter().find(|later| matches!(later.what, Deed::Schedule(_) | Deed::Cancel));
         for day_before in [true, false] {
             let said = start.with_timezone(&facts.clinic_zone).format("%a, %b %-d at %-I:%M %p").to_string();
             let moment = moment(day_before, start, deed.at, facts.home);
-            let due = moment.filter(|at| ended.is_none_or(|end| *at < end.at)).filter(|at| {
-                !story.iter().any(|deed| matches!(deed.what, Deed::Withdraw) && deed.at <= *at)
-            });
+            let due = moment
+                .filter(|at| ended.is_none_or(|end| *at < end.at))
+                .filter(|at| !story.iter().any(|deed| matches!(deed.what, Deed::Withdraw) && deed.at <= *at));
             let due = due.map(|at| {
                 let moved = story.iter().any(|deed| matches!(deed.what, Deed::Renumber(_)) && deed.at <= at);
                 (at, phone(case, u32::from(moved)))
@@ -136,6 +140,7 @@ fn moment(day_before: bool, start: DateTime<Utc>, booked: DateTime<Utc>, home: T
     let local = at.with_timezone(&home);
     let day = if local.hour() < 8 { local.date_naive() - Days::new(1) } else { local.date_naive() };
     let eight = NaiveTime::from_hms_opt(20, 0, 0).expect("a time of day");
-    let evening = home.from_local_datetime(&day.and_time(eight)).single().expect("no clocks change then").to_utc();
+    let evening =
+        home.from_local_datetime(&day.and_time(eight)).single().expect("no clocks change then").to_utc();
     Some(evening).filter(|evening| *evening >= booked)
 }

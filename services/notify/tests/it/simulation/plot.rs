@@ -134,9 +134,7 @@ fn live(dice: &mut StdRng, first: NaiveDate, days: u32, case: usize, zone: Tz, d
             (at, start) = (moved_at, later);
         }
     }
-    for (percent, what) in
-        [(10, Deed::Renumber(phone(case, 1))), (8, Deed::Withdraw), (15, Deed::Cancel)]
-    {
+    for (percent, what) in [(10, Deed::Renumber(phone(case, 1))), (8, Deed::Withdraw), (15, Deed::Cancel)] {
         if dice.random_range(0..100) < percent
             && let Some(then) = between(dice, at, start)
         {

@@ -132,14 +132,17 @@ impl World {
         let broker = servers.broker().await;
         let (under_way, replicas) = (Arc::default(), vec![]);
         let world = Self { servers, broker, provider, sms, people, under_way, replicas };
-        for (kind, percent) in [("act_then_drop", lost_percent), ("drop", lost_percent), ("error_500", lost_percent)] {
+        for (kind, percent) in
+            [("act_then_drop", lost_percent), ("drop", lost_percent), ("error_500", lost_percent)]
+        {
             world.trouble(kind, percent).await;
         }
         world
     }
 
     async fn trouble(&self, kind: &str, percent: u32) {
-        let fault = json!({ "route": "messages.create", "kind": kind, "percent": percent, "times": u32::MAX });
+        let fault =
+            json!({ "route": "messages.create", "kind": kind, "percent": percent, "times": u32::MAX });
         let url = format!("{}/sandbox/faults", self.provider);
         let answer = reqwest::Client::new().post(url).json(&fault).send().await.expect("the sandbox answers");
         assert!(answer.status().is_success(), "{:?}", answer.text().await);
@@ -230,7 +233,9 @@ impl World {
         let text = |text: Value| Taken {
             to: text["to"].as_str().expect("a number").to_owned(),
             body: text["body"].as_str().expect("a body").to_owned(),
-            at: DateTime::parse_from_rfc2822(text["date_created"].as_str().expect("a date")).expect("a date").to_utc(),
+            at: DateTime::parse_from_rfc2822(text["date_created"].as_str().expect("a date"))
+                .expect("a date")
+                .to_utc(),
         };
         texts.into_iter().map(text).collect()
     }
