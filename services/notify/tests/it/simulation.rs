@@ -39,7 +39,7 @@ fn knob(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_reminder_due_is_sent_exactly_once_whatever_happens() {
-    let (bookings, days) = (knob("NOTIFY_SIM_BOOKINGS", 300), knob("NOTIFY_SIM_DAYS", 4));
+    let (bookings, days) = (knob("NOTIFY_SIM_BOOKINGS", 250), knob("NOTIFY_SIM_DAYS", 3));
     let mut dice = StdRng::seed_from_u64(knob("NOTIFY_SIM_SEED", 7));
     let plot = Plot::write(&mut dice, bookings as usize, days as u32);
     let began = Instant::now();

@@ -131,7 +131,8 @@ fn moment(day_before: bool, start: DateTime<Utc>, booked: DateTime<Utc>, home: T
     let decent = |at: DateTime<Utc>| (8..21).contains(&at.with_timezone(&home).hour());
     let at = start - lead;
     if at < booked {
-        let still_helps = !day_before && start - booked >= TimeDelta::minutes(30);
+        // Half an hour before, to the moment, is a little less by the time it is heard of.
+        let still_helps = !day_before && start - booked > TimeDelta::minutes(30);
         return Some(booked).filter(|at| still_helps && decent(*at));
     }
     if decent(at) {
