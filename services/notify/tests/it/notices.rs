@@ -1,16 +1,20 @@
 //! What patients are told beside reminders: when it may be told, to whom, and in which words.
 
+use std::sync::Mutex;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::America::New_York;
 use kit::fields::timestamp;
-use kit::ids::{AppointmentId, ChargeId, ClinicId};
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId};
 use notify::ports::Contact;
 use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentRescheduled,
     AppointmentState, Cancellation, SlotOption, WaitlistOfferClosed, WaitlistOffered,
 };
 use proto::clinic::billing::v1::{BalanceOwed, CopayAuthorizationFailed, CopayAuthorized, CopayLapsed};
-use proto::clinic::notify::v1::{DropReason, Message, MessageKind, MessageState};
+use proto::clinic::notify::v1::{
+    DropReason, FailureReason, Message, MessageKind, MessageState, ReminderState,
+};
 use proto::google::r#type::{Interval, Money};
 
 use crate::{MockPatients, PHONE, Suite, Visit, reachable};
@@ -319,4 +323,57 @@ async fn nobody_gets_more_texts_in_a_day_than_is_decent() {
         capped += usize::from(told[0].drop_reason() == DropReason::CapReached);
     }
     assert_eq!((capped, suite.taken().await.len()), (2, 6));
+}
+
+#[tokio::test]
+async fn reminders_count_towards_what_is_decent() {
+    let suite = at_noon().await;
+    let first = suite.visit();
+    let visits: Vec<Visit> = (0..8).map(|_| Visit { id: AppointmentId::new(), ..first.clone() }).collect();
+    for visit in &visits {
+        suite.tell(visit, 1, &booked(visit)).await;
+    }
+    for visit in &visits {
+        suite.reminders_when(visit, |r| r.len() == 2).await;
+    }
+    suite.servers.advance_to(first.start - TimeDelta::hours(24)).await;
+    let mut capped = 0;
+    for visit in &visits {
+        let settled = [ReminderState::Sent, ReminderState::Dropped];
+        let reminders = suite.reminders_when(visit, |r| settled.contains(&r[0].state())).await;
+        capped += usize::from(reminders[0].drop_reason() == DropReason::CapReached);
+    }
+    assert_eq!((capped, suite.taken().await.len()), (2, 6));
+}
+
+#[tokio::test]
+async fn what_is_no_number_fails_for_good_and_stops_nobody_else() {
+    const NUMBERS: [&str; 6] =
+        ["2025550123", "+1 202 555 0123", "+0123456789", "tel:+12025550123", "+1202555012345678", PHONE];
+    let seen: Mutex<Vec<PatientId>> = Mutex::default();
+    let mut patients = MockPatients::new();
+    patients.expect_contact().returning(move |patient| {
+        let mut seen = seen.lock().expect("held");
+        let place = seen.iter().position(|known| *known == patient).unwrap_or_else(|| {
+            seen.push(patient);
+            seen.len() - 1
+        });
+        Ok(Some(Contact { phone: Some(NUMBERS[place].to_owned()), ..reachable() }))
+    });
+    let suite = Suite::with(patients).await;
+    to_noon(&suite).await;
+    for (place, _) in NUMBERS.iter().enumerate() {
+        let visit = suite.visit();
+        suite.happens(&visit, 1, &booked(&visit)).await;
+        let ended = [MessageState::Failed, MessageState::Sent];
+        let told = suite
+            .when_told(&visit, MessageKind::Booked, |told| told.iter().any(|m| ended.contains(&m.state())))
+            .await;
+        let reason = if place == NUMBERS.len() - 1 {
+            FailureReason::Unspecified
+        } else {
+            FailureReason::InvalidAddress
+        };
+        assert_eq!(told[0].failure_reason(), reason, "{}", NUMBERS[place]);
+    }
 }
