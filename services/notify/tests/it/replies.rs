@@ -112,7 +112,8 @@ async fn a_shared_phone_is_asked_which_visit() {
     let first = suite.told_of().await;
     let later = suite.visit();
     let later = Visit { start: later.start + TimeDelta::hours(1), ..later };
-    let event = AppointmentBooked { appointment: later.facts(AppointmentState::Booked), ..Default::default() };
+    let event =
+        AppointmentBooked { appointment: later.facts(AppointmentState::Booked), ..Default::default() };
     suite.tell(&later, 1, &event).await;
     suite.reminders_when(&later, |r| r.len() == 2).await;
     suite.others.at_phone(later.patient);
