@@ -239,6 +239,8 @@ impl Dispatcher {
             return Ok(Start::Lost);
         }
         let Some(lease) = outgoing::start_again(&mut tx, claimed, number, LEASE, now).await? else {
+            // A connection at a time: whoever holds one must not wait for another.
+            tx.rollback().await?;
             let opted_out = opt_out::among(self.db.pool(), &[number]).await?;
             return Ok(if opted_out.is_empty() { Start::Lost } else { Start::OptedOut });
         };

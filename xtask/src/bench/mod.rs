@@ -8,11 +8,13 @@
 //! | [`search`] | availability search over gRPC |
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
+//! | [`notify`] | how fast due reminders leave, in how much memory |
 //! | [`report`] | keeps the sections together |
 
 mod booking;
 mod chart;
 mod engine;
+mod notify;
 mod report;
 mod search;
 mod start;
@@ -52,6 +54,8 @@ enum Part {
     Booking,
     /// Webhooks of the payment provider.
     Webhooks,
+    /// Due reminders handed to the SMS provider.
+    Notify,
 }
 
 impl Part {
@@ -62,6 +66,7 @@ impl Part {
             Self::Search => "Search over gRPC",
             Self::Booking => "Booking over gRPC",
             Self::Webhooks => "Webhooks of the payment provider",
+            Self::Notify => "Due reminders",
         }
     }
 }
@@ -83,6 +88,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Search => search::section(workspace)?,
             Part::Booking => booking::section(workspace)?,
             Part::Webhooks => webhooks::section(workspace)?,
+            Part::Notify => notify::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;
