@@ -21,7 +21,7 @@ const SMS_TOKEN: &str = "bench";
 /// Texts a second that a sender may send: more than it can.
 const NO_LIMIT: &str = "1000000";
 
-/// A running program, with what operators get by default, its log thrown away. Ended on drop.
+/// A running program, with what operators get by default; its log goes where ours goes. Ended on drop.
 pub(crate) struct Process {
     /// Where it answers.
     pub(crate) url: String,
@@ -71,7 +71,7 @@ impl Process {
         let program = env::current_exe()?.with_file_name(name);
         let mut command = Command::new(&program);
         command.env("LISTEN", address.to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         dress(&mut command);
         let child =
             command.spawn().with_context(|| format!("{} does not start: build it", program.display()))?;

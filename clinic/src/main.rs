@@ -1,7 +1,7 @@
 //! The `clinic` command line.
 
 use clap::{Parser, Subcommand};
-use clinic::{bootstrap, check, dlq, import, keys, probe, token, up};
+use clinic::{bootstrap, check, dlq, import, keys, probe, roster, token, up};
 
 /// Clinic scheduling: availability, bookings, co-pays and reminders.
 #[derive(Parser)]
@@ -27,8 +27,10 @@ enum Command {
     Up(up::Up),
     /// Print a token of the local development issuer, and nothing else.
     Token(token::Token),
-    /// Busy time and holidays of another calendar: as time off, or as days on which clinics are closed.
+    /// Patients of a CSV file; busy time and holidays of another calendar.
     Import(import::Import),
+    /// Copy all patients out, as the CSV file that import reads.
+    Export(roster::export::Export),
     /// Events that a consumer gave up on: list them, send them back.
     Dlq(dlq::Dlq),
     /// The keys that patient data is sealed with.
@@ -48,6 +50,7 @@ async fn main() -> std::process::ExitCode {
         Command::Up(up) => up::run(up, &cli.telemetry).await,
         Command::Token(token) => token::run(&token),
         Command::Import(import) => import::run(import).await,
+        Command::Export(export) => roster::export::run(export).await,
         Command::Dlq(dlq) => dlq::run(dlq).await,
         Command::Keys(line) => keys::run(&line),
         Command::Check(check) => check::run(check).await,

@@ -266,6 +266,7 @@ fn billing_config(
     sandbox: &sandbox::Settings,
 ) -> anyhow::Result<billing::Config> {
     Ok(billing::Config {
+        appointments_url: urls.appointments.clone(),
         service,
         payments_api_base: urls.sandbox.clone(),
         payments_api_key: sandbox.payments_key.as_str().into(),

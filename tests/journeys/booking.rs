@@ -22,7 +22,7 @@ async fn charges(desk: &Desk, appointment: &str) -> Vec<Charge> {
     desk.billing().list_charges(request).await.unwrap().into_inner().charges
 }
 
-async fn reminders(desk: &Desk, appointment: &str) -> Vec<Reminder> {
+pub(crate) async fn reminders(desk: &Desk, appointment: &str) -> Vec<Reminder> {
     let request = ListRemindersRequest { appointment_id: appointment.into(), ..Default::default() };
     desk.notify().list_reminders(request).await.unwrap().into_inner().reminders
 }
@@ -229,7 +229,7 @@ async fn a_due_reminder_is_texted_once() {
     .await;
 }
 
-async fn consent(desk: &Desk, patient: &str) {
+pub(crate) async fn consent(desk: &Desk, patient: &str) {
     use proto::clinic::patients::v1::{SetSmsConsentRequest, SmsConsentSource, SmsConsentState};
     let request = SetSmsConsentRequest {
         patient_id: patient.into(),
@@ -243,7 +243,7 @@ async fn consent(desk: &Desk, patient: &str) {
 }
 
 /// 20:00 UTC three days ahead: afternoon at the clinic, so that quiet hours move nothing.
-fn afternoon(suite: &RunningSuite) -> DateTime<Utc> {
+pub(crate) fn afternoon(suite: &RunningSuite) -> DateTime<Utc> {
     let day = suite.servers.clock.now().date_naive() + TimeDelta::days(3);
     day.and_hms_opt(20, 0, 0).unwrap().and_utc()
 }

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use kit::status::reason;
 use proto::clinic::appointments::v1::{AppointmentState, CancelAppointmentRequest, CheckInRequest};
 use proto::clinic::auth::v1::Role;
+use proto::clinic::notify::v1::{ListMessagesRequest, MessageKind};
 use proto::clinic::patients::v1::{
     Form, GetFormRequest, GetIntakeRequest, Intake, IntakeState, PublishFormRequest, SubmitIntakeRequest,
     get_intake_request::Key,
@@ -13,6 +14,8 @@ use testkit::network::in_days;
 use testkit::suite::{Desk, RunningSuite};
 use testkit::until;
 use tonic::Code;
+
+use crate::booking::{afternoon, consent, reminders};
 
 const SCHEMA: &str =
     r#"{"type": "object", "required": ["smokes"], "properties": {"smokes": {"type": "boolean"}}}"#;
@@ -99,4 +102,41 @@ async fn a_cancelled_visit_takes_no_answers_any_more() {
     };
     let refused = portal.intakes().submit_intake(submit).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "WRONG_STATE"));
+}
+
+#[tokio::test]
+async fn a_reminder_mentions_the_form_until_it_is_submitted() {
+    let (suite, network) = super::start().await;
+    let desk = suite.desk();
+    let service_type = service_type(&suite).await;
+    let patient = network.patient(&desk, "").await;
+    consent(&desk, &patient).await;
+    let start = afternoon(&suite);
+    let request = network.booking(&patient, &service_type, start);
+    let booked = desk.booking().book_appointment(request).await.unwrap().into_inner();
+    let portal = suite.as_role(Role::Patient, &patient);
+    let opened = intake(&portal, &booked.id, IntakeState::Open).await;
+    until("planned reminders", async || (reminders(&desk, &booked.id).await.len() == 2).then_some(())).await;
+    let texts = async |count: usize| {
+        let request =
+            ListMessagesRequest { appointment_id: booked.id.clone(), show_body: true, ..Default::default() };
+        until("the text", async || {
+            let messages = desk.notify().list_messages(request.clone()).await.ok()?.into_inner().messages;
+            let reminders = [MessageKind::Reminder24h, MessageKind::Reminder2h];
+            let texts: Vec<_> = messages.iter().filter(|m| reminders.contains(&m.kind())).collect();
+            (texts.len() == count).then(|| texts[0].body.contains("form"))
+        })
+        .await
+    };
+    suite.servers.advance_to(start - TimeDelta::hours(23)).await;
+    assert!(texts(1).await, "a form waits");
+    let submit = SubmitIntakeRequest {
+        intake_id: opened.id,
+        answers_json: r#"{"smokes": false}"#.into(),
+        etag: opened.etag,
+        ..Default::default()
+    };
+    portal.intakes().submit_intake(submit).await.unwrap();
+    suite.servers.advance_to(start - TimeDelta::minutes(110)).await;
+    assert!(!texts(2).await, "none waits any more");
 }

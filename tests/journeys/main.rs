@@ -7,6 +7,7 @@ mod calendars;
 mod changes;
 mod faults;
 mod intake;
+mod merges;
 mod refusals;
 
 use testkit::network::Network;

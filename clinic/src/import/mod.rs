@@ -1,4 +1,5 @@
-//! `clinic import`: busy time and holidays of another calendar, as exceptions and blackouts.
+//! `clinic import`: patients of a CSV file, which [`crate::roster`] does; and busy time and holidays of another calendar, as exceptions
+//! and blackouts:
 //!
 //! | module | what |
 //! |---|---|
@@ -8,7 +9,7 @@
 //! | `plan` | what a file comes to; pure |
 //! | `send` | adding it, over the suite's own RPCs |
 //!
-//! A file is read whole before anything is added. Ids are derived from the events, so that a second import adds nothing twice
+//! A calendar is read whole before anything is added. Ids are derived from the events, so that a second import adds nothing twice
 //! and one that broke off goes on.
 
 mod event;
@@ -32,6 +33,7 @@ use proto::clinic::scheduling::v1::ExceptionCause;
 use scheduling::domain::shift;
 use uuid::Uuid;
 
+use crate::{caller, roster};
 use event::When;
 use plan::{Options, Plan, Skipped, Target};
 
@@ -47,7 +49,10 @@ pub struct Import {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// An iCalendar file, as Google, Outlook, Apple and others export it.
+    /// Patients of a CSV file, as other programs export them.
+    Patients(Box<roster::import::Patients>),
+    /// Busy time and holidays of an iCalendar file, as Google, Outlook, Apple and others export it: as time off, or as days on which
+    /// clinics are closed.
     Ics(Box<Ics>),
 }
 
@@ -93,12 +98,8 @@ struct Ics {
     /// Only show what would be added.
     #[arg(long)]
     dry_run: bool,
-    /// The suite's public address.
-    #[arg(long, value_name = "URL", env = "GATEWAY_URL", default_value = "http://127.0.0.1:8080")]
-    gateway: String,
-    /// A manager's token; `clinic token --role manager` prints one.
-    #[arg(long, env = "TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    #[command(flatten)]
+    suite: caller::Options,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -132,14 +133,19 @@ fn time_zone(name: &str) -> Result<Tz, String> {
 
 /// Imports, or shows what would be imported.
 pub async fn run(import: Import) -> anyhow::Result<()> {
-    let What::Ics(ics) = import.what;
+    match import.what {
+        What::Patients(patients) => roster::import::run(*patients).await,
+        What::Ics(ics) => run_ics(*ics).await,
+    }
+}
+
+async fn run_ics(ics: Ics) -> anyhow::Result<()> {
     let bytes = read(&ics.file)?;
-    let token = ics.token.as_deref().filter(|token| !token.is_empty());
-    anyhow::ensure!(
-        ics.dry_run || token.is_some(),
-        "no token: run export TOKEN=$(clinic token --role manager) first, or give one with --token"
-    );
-    let service = token.map(|token| send::Service::at(&ics.gateway, token)).transpose()?;
+    let service = if ics.dry_run && !ics.suite.has_token() {
+        None
+    } else {
+        Some(send::Service(ics.suite.caller("manager")?))
+    };
     let clinic_zone = match (&service, ics.clinic) {
         (Some(service), Some(clinic)) => Some(service.time_zone(clinic).await?),
         _ => None,

@@ -1,12 +1,9 @@
 //! Adding what was planned, over the suite's own RPCs, a few calls at once.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, anyhow};
 use chrono_tz::Tz;
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
-use kit::client::Outbound;
 use kit::fields::{date, timestamp};
 use proto::clinic::scheduling::v1::calendar_service_client::CalendarServiceClient;
 use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
@@ -15,23 +12,18 @@ use proto::clinic::scheduling::v1::{
     ExceptionKind, GetClinicRequest, blackout,
 };
 use proto::google::r#type::Interval;
-use tonic::{Code, Status};
+use tonic::Status;
 use uuid::Uuid;
 
 use super::event::When;
 use super::plan::{Planned, Target};
+use crate::caller::{Caller, with_retries};
 
 /// Calls under way at once.
 const AT_ONCE: usize = 8;
-/// Pauses before a call that found no answer is made again.
-const RETRY_AFTER: [Duration; 4] =
-    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 /// The suite behind a gateway, as a manager sees it.
-pub(super) struct Service {
-    gateway: String,
-    channel: Outbound,
-}
+pub(super) struct Service(pub(super) Caller);
 
 /// How many were added, and how many an earlier import had.
 #[derive(Debug, Default)]
@@ -41,19 +33,14 @@ pub(super) struct Done {
 }
 
 impl Service {
-    /// Connects on first use.
-    pub(super) fn at(gateway: &str, token: &str) -> anyhow::Result<Self> {
-        Ok(Self { gateway: gateway.to_owned(), channel: Outbound::bearing(gateway, token)? })
-    }
-
     /// The wall clock of a clinic.
     pub(super) async fn time_zone(&self, clinic: Uuid) -> anyhow::Result<Tz> {
         let asked = with_retries(|| {
             let request = GetClinicRequest { clinic_id: clinic.to_string() };
-            let mut catalog = CatalogServiceClient::new(self.channel.clone());
+            let mut catalog = CatalogServiceClient::new(self.0.channel());
             async move { catalog.get_clinic(request).await }
         });
-        let found = asked.await.map_err(|status| self.explained(&status)).context("--clinic")?;
+        let found = asked.await.map_err(|status| self.0.explained(&status)).context("--clinic")?;
         let name = found.into_inner().time_zone;
         name.parse().map_err(|_| anyhow!("the clinic's time zone {name:?} is unknown here: give --time-zone"))
     }
@@ -87,7 +74,7 @@ impl Service {
         progress.finish_and_clear();
         let Err((one, status)) = result else { return Ok(done) };
         let there = done.added + done.there;
-        let explained = self.explained(&status);
+        let explained = self.0.explained(&status);
         Err(explained.context(format!(
             "line {}: {:?}, {}, was not added; {there} of {} are there, and the same command goes on with the rest",
             one.line,
@@ -104,7 +91,7 @@ impl Service {
         target: Target,
         cause: ExceptionCause,
     ) -> Result<bool, Status> {
-        let mut calendar = CalendarServiceClient::new(self.channel.clone());
+        let mut calendar = CalendarServiceClient::new(self.0.channel());
         // The id makes a call safe to repeat; a request id would answer a repetition as if it had added something.
         let (added, there) = match target {
             Target::Provider(provider, clinic) => {
@@ -130,27 +117,6 @@ impl Service {
             Ok(()) => Ok(true),
             Err(status) if kit::status::reason(&status) == there => Ok(false),
             Err(status) => Err(status),
-        }
-    }
-
-    /// What a refusal means for who runs the command. The message names every bad field.
-    fn explained(&self, status: &Status) -> anyhow::Error {
-        let (reason, message) = (kit::status::reason(status), status.message());
-        let said = if reason.is_empty() { message.to_owned() } else { format!("{reason}: {message}") };
-        match status.code() {
-            Code::Unauthenticated => {
-                anyhow!("the token is not accepted ({said}): run export TOKEN=$(clinic token --role manager)")
-            }
-            Code::PermissionDenied => {
-                anyhow!(
-                    "the token's role is not enough ({said}): run export TOKEN=$(clinic token --role manager)"
-                )
-            }
-            Code::Unavailable => anyhow!(
-                "{} does not answer ({said}): start the suite with clinic up, or name its address with --gateway",
-                self.gateway
-            ),
-            _ => anyhow!("{said}"),
         }
     }
 }
@@ -191,17 +157,4 @@ fn closed(planned: &Planned, target: Target) -> Blackout {
 
 fn interval(start: chrono::DateTime<chrono::Utc>, end: chrono::DateTime<chrono::Utc>) -> Interval {
     Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) }
-}
-
-/// Makes a call again, a few times, while nobody answers.
-async fn with_retries<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> Result<T, Status> {
-    for pause in RETRY_AFTER {
-        match call().await {
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => {
-                tokio::time::sleep(pause).await;
-            }
-            answer => return answer,
-        }
-    }
-    call().await
 }

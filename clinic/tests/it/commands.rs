@@ -2,6 +2,8 @@
 
 use std::process::Output;
 
+use proto::clinic::patients::v1::GetPatientRequest;
+
 use crate::process::{Home, words};
 
 fn printed(output: &Output) -> String {
@@ -88,4 +90,47 @@ async fn dlq_lists_nothing_on_a_fresh_broker_and_says_where_it_looked_when_there
     assert_eq!(printed(&listed), "no event waits\n");
     let nowhere = home.run(&["dlq", "--nats-url", "nats://127.0.0.1:9", "list"]).await;
     assert!(!nowhere.status.success() && words(&nowhere).contains("--nats-url"), "{}", words(&nowhere));
+}
+
+#[tokio::test]
+async fn check_access_log_names_the_first_row_that_somebody_edited_deleted_or_moved() {
+    let home = Home::new();
+    let suite = testkit::suite::RunningSuite::start().await;
+    let patient = suite.network().await.patient(&suite.desk(), "").await;
+    for _ in 0..4 {
+        let request = GetPatientRequest { patient_id: patient.clone(), ..Default::default() };
+        suite.desk().patients().get_patient(request).await.unwrap();
+    }
+    let servers = suite.stop().await;
+    let check = async || {
+        let mut command = home.command(&["check", "access-log"]);
+        command.env("DATABASE_URL", servers.database_url(patients::NAME)).output().await.unwrap()
+    };
+    let good = check().await;
+    assert!(good.status.success(), "{}", words(&good));
+    assert_eq!(printed(&good), "all 5 rows of the access log are as they were written\n");
+
+    let mut superuser = servers.admin().await;
+    let chain: i16 = sqlx::query_scalar("select max(chain) from patients.access_log where sequence = 5")
+        .fetch_one(&mut superuser)
+        .await
+        .unwrap();
+    for (forgery, row) in [
+        ("update patients.access_log set actor = 'nobody' where sequence = 4", 4),
+        ("update patients.access_log set sequence = 5 - sequence where sequence in (2, 3)", 2),
+        ("delete from patients.access_log where sequence = 1", 1),
+    ] {
+        // Statement by statement, as a unique key would not let two rows change places at once.
+        let sql = format!(
+            "alter table patients.access_log disable trigger access_log_append_only;
+             alter table patients.access_log drop constraint if exists access_log_pkey;
+             {forgery};
+             alter table patients.access_log enable trigger access_log_append_only"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut superuser).await.unwrap();
+        let found = check().await;
+        assert!(!found.status.success());
+        let named = format!("row {row} of chain {chain} ");
+        assert!(words(&found).contains(&named), "{named} is not in: {}", words(&found));
+    }
 }

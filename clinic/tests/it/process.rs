@@ -83,7 +83,9 @@ impl Up {
         if !started.unwrap_or(false) {
             let _ = child.start_kill();
             let mut words = String::new();
-            let _ = stderr.as_mut().unwrap().read_to_string(&mut words).await;
+            if let Some(stderr) = &mut stderr {
+                let _ = stderr.read_to_string(&mut words).await;
+            }
             panic!("the suite did not start:\n{screen}\n{words}");
         }
         Self { child, screen, data: data.to_owned(), _pipes: (lines, stderr) }
@@ -97,9 +99,14 @@ impl Up {
 
     /// Calls through the gateway in one role.
     pub(crate) fn desk(&self, role: Role) -> Desk {
+        self.desk_of(role, "test")
+    }
+
+    /// Calls through the gateway as `subject` in one role.
+    pub(crate) fn desk_of(&self, role: Role, subject: &str) -> Desk {
         let (_, issuer) = clinic::data_dir::identity(&clinic::data_dir::identity_folder(&self.data)).unwrap();
         let now = kit::clock::Clock::System.now();
-        let token = issuer.sign("test", &[role], now, TimeDelta::hours(1)).unwrap();
+        let token = issuer.sign(subject, &[role], now, TimeDelta::hours(1)).unwrap();
         Desk::new(Outbound::bearing(&self.url("gateway"), token).unwrap())
     }
 

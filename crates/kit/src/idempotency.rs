@@ -40,6 +40,21 @@ impl Key {
         let fingerprint = fingerprint(method, request);
         Some(Self { caller: caller.subject.clone(), request_id: request_id?, fingerprint })
     }
+
+    /// Who calls. With the next two it is for a service that writes its row of `request` in a statement of its own.
+    pub fn caller(&self) -> &str {
+        &self.caller
+    }
+
+    /// The caller's name for the call.
+    pub fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    /// What was called, and with what.
+    pub fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
+    }
 }
 
 /// An open transaction that remembers its request id.

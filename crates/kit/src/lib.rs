@@ -12,6 +12,7 @@
 //! | [`watch`] | streams that stay open |
 //! | [`ical`] | content lines of iCalendar files |
 //! | [`messaging`] | outbox relay, inbox consumer, dead letters |
+//! | [`merges`] | whose a record is that names a merged patient |
 //! | [`platform`] | all of the above, connected, for one service |
 
 pub mod auth;
@@ -25,6 +26,7 @@ pub mod fields;
 pub mod ical;
 pub mod idempotency;
 pub mod ids;
+pub mod merges;
 pub mod messaging;
 pub mod page;
 pub mod platform;

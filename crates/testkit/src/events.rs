@@ -43,6 +43,19 @@ pub async fn publish_at<E: Message + Name>(
     id
 }
 
+/// How far `consumer` is behind the stream of `context`, for a test that fails.
+pub async fn behind(nats: &async_nats::Client, context: &str, consumer: &str) -> String {
+    let js = messaging::jetstream(nats.clone());
+    let stream = js.get_stream(messaging::stream_name(context)).await.expect("just made");
+    match stream.consumer_info(consumer).await {
+        Ok(info) => format!(
+            "{} to be delivered, {} delivered and not acknowledged, {} delivered again",
+            info.num_pending, info.num_ack_pending, info.num_redelivered
+        ),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// The first `count` events of type `E` that `context` told, waiting for them; fails the test when they do not come.
 pub async fn collect<E: Message + Name + Default>(
     nats: &async_nats::Client,

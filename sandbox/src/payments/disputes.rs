@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     api::Call,
     error::ApiError,
-    objects::{Charge, Dispute, DisputeStatus, PaymentIntent},
+    objects::{BalanceTransaction, Charge, Dispute, DisputeStatus, PaymentIntent},
 };
 
 /// What a cardholder may say; the first when nothing is said.
@@ -19,6 +19,9 @@ pub(crate) const REASONS: &[&str] = &[
     "subscription_canceled",
     "unrecognized",
 ];
+
+/// What the provider asks for a dispute, in minor units; it comes back with the money.
+const FEE: i64 = 1_500;
 
 pub(super) fn retrieve(call: &mut Call<'_>) -> Result<Value, ApiError> {
     call.answer(&call.found::<Dispute>("dispute")?)
@@ -57,9 +60,10 @@ pub(crate) fn open(
     }
     charge.disputed = true;
     call.store.put(&charge);
-    let dispute = Dispute {
+    let mut dispute = Dispute {
         id: call.new_id("dp_"),
         amount,
+        balance_transactions: vec![],
         charge: charge.id,
         created: call.now,
         currency: charge.currency,
@@ -70,6 +74,7 @@ pub(crate) fn open(
         reason: reason.to_owned(),
         status: DisputeStatus::NeedsResponse,
     };
+    move_funds(call, &mut dispute, -amount, FEE, "dispute");
     call.store.put(&dispute);
     call.emit("charge.dispute.created", &dispute);
     call.emit("charge.dispute.funds_withdrawn", &dispute);
@@ -79,10 +84,29 @@ pub(crate) fn open(
 /// Plays the bank: the merchant has `won`, and gets the money back, or lost it for good.
 pub(crate) fn close(call: &mut Call<'_>, mut dispute: Dispute, won: bool) -> Dispute {
     dispute.status = if won { DisputeStatus::Won } else { DisputeStatus::Lost };
+    if won {
+        let amount = dispute.amount;
+        move_funds(call, &mut dispute, amount, -FEE, "dispute_reversal");
+    }
     call.store.put(&dispute);
     if won {
         call.emit("charge.dispute.funds_reinstated", &dispute);
     }
     call.emit("charge.dispute.closed", &dispute);
     dispute
+}
+
+fn move_funds(call: &mut Call<'_>, dispute: &mut Dispute, amount: i64, fee: i64, category: &str) {
+    dispute.balance_transactions.push(BalanceTransaction {
+        id: call.new_id("txn_"),
+        object: "balance_transaction".into(),
+        amount,
+        created: call.now,
+        currency: dispute.currency.clone(),
+        fee,
+        net: amount - fee,
+        reporting_category: category.into(),
+        source: dispute.id.clone(),
+        r#type: "adjustment".into(),
+    });
 }

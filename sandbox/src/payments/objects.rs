@@ -241,6 +241,9 @@ pub(crate) enum DisputeStatus {
 pub(crate) struct Dispute {
     pub(crate) id: String,
     pub(crate) amount: i64,
+    /// What it took out of the merchant's balance, and what it put back.
+    #[serde(default)]
+    pub(crate) balance_transactions: Vec<BalanceTransaction>,
     pub(crate) charge: String,
     pub(crate) created: i64,
     pub(crate) currency: String,
@@ -250,6 +253,21 @@ pub(crate) struct Dispute {
     pub(crate) payment_intent: String,
     pub(crate) reason: String,
     pub(crate) status: DisputeStatus,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct BalanceTransaction {
+    pub(crate) id: String,
+    pub(crate) object: String,
+    /// Below zero = out of the balance; the provider's own fee not counted.
+    pub(crate) amount: i64,
+    pub(crate) created: i64,
+    pub(crate) currency: String,
+    pub(crate) fee: i64,
+    pub(crate) net: i64,
+    pub(crate) reporting_category: String,
+    pub(crate) source: String,
+    pub(crate) r#type: String,
 }
 
 #[derive(Clone, Serialize, Deserialize)]

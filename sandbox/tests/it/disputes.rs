@@ -32,7 +32,12 @@ async fn a_dispute_withdraws_the_money_until_the_bank_decides() {
         assert_eq!((refused, body["error"]["code"].as_str()), (400, Some("charge_disputed")));
         let close =
             || play(&sandbox, "/sandbox/disputes/close", json!({ "id": dispute["id"], "won": keeps }));
-        assert_eq!(close().await.1["status"], status);
+        let closed = close().await.1;
+        assert_eq!(closed["status"], status);
+        let moved = closed["balance_transactions"].as_array().unwrap().iter();
+        let moved: Vec<_> = moved.map(|one| (one["amount"].as_i64(), one["fee"].as_i64())).collect();
+        let (out, back) = ((Some(-4000), Some(1500)), (Some(4000), Some(-1500)));
+        assert_eq!(moved, if keeps { vec![out, back] } else { vec![out] });
         assert_eq!(close().await.0, 409, "a dispute ends once");
     }
     let list = |query: &str| send(sandbox.look(&format!("/v1/disputes{query}")));

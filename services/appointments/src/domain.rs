@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 use kit::ids::{
     AppointmentId, ChargeId, ClinicId, FormId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId,
 };
 use uuid::Uuid;
 
-/// A hold keeps its slot this long.
+/// A hold keeps its slot this long, to the whole second before.
 pub const HOLD_TTL: Duration = Duration::from_mins(5);
 /// How long whoever drives a booking has before a recovery worker takes over; longer than a call to billing may take.
 pub const DRIVE_LEASE: Duration = Duration::from_secs(15);
@@ -173,6 +173,12 @@ impl Reservation {
         self.state == State::Released && !self.displaced_reasons.is_empty()
     }
 
+    /// Whether it is displaced because the survivor of its merged patient has visits of its own in the way.
+    pub fn waits_for_survivor(&self) -> bool {
+        self.state == State::Displaced
+            && self.displaced_reasons.iter().any(|reason| Conflict::is_own_rule(reason))
+    }
+
     /// The same time as it would be taken again.
     pub fn again(&self) -> NewReservation {
         NewReservation {
@@ -256,7 +262,7 @@ impl NewReservation {
             visit_date: self.visit_date,
             time_zone: self.time_zone,
             calendar_version,
-            hold_expires_at: held.then(|| now + HOLD_TTL),
+            hold_expires_at: held.then(|| (now + HOLD_TTL).trunc_subsecs(0)),
             intake_form_id: self.intake_form_id,
             fee_start: self.visit.start,
             copay: self.copay,
@@ -294,6 +300,24 @@ pub enum Conflict {
     SevenDays,
     /// The patient has an open hold.
     OpenHold,
+}
+
+impl Conflict {
+    /// The contract's word for it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Provider => "SLOT_TAKEN",
+            Self::Room => "ROOM_TAKEN",
+            Self::Patient => "PATIENT_BUSY",
+            Self::SevenDays => "WITHIN_7_DAYS",
+            Self::OpenHold => "TOO_MANY_HOLDS",
+        }
+    }
+
+    /// Whether `reason` is a rule about two visits of one patient, which merging two records may break.
+    pub fn is_own_rule(reason: &str) -> bool {
+        [Self::Patient, Self::SevenDays].iter().any(|rule| rule.reason() == reason)
+    }
 }
 
 /// A rule that says no, and what it says no for.

@@ -131,23 +131,18 @@ pub(crate) fn reason_of(block: &Block) -> String {
 /// Code, reason and words of a rule: ABORTED when someone was faster, for then another slot may do; FAILED_PRECONDITION when the
 /// patient's own rules forbid it.
 fn words(rule: Conflict) -> (Code, &'static str, &'static str) {
-    match rule {
-        Conflict::Provider => (Code::Aborted, "SLOT_TAKEN", "someone was faster: the slot is taken"),
-        Conflict::Room => (Code::Aborted, "ROOM_TAKEN", "no suitable room is free at that time"),
-        Conflict::Patient => {
-            (Code::FailedPrecondition, "PATIENT_BUSY", "the patient has another visit at that time")
+    let (code, words) = match rule {
+        Conflict::Provider => (Code::Aborted, "someone was faster: the slot is taken"),
+        Conflict::Room => (Code::Aborted, "no suitable room is free at that time"),
+        Conflict::Patient => (Code::FailedPrecondition, "the patient has another visit at that time"),
+        Conflict::SevenDays => {
+            (Code::FailedPrecondition, "the patient has a visit with this provider less than 7 days from it")
         }
-        Conflict::SevenDays => (
-            Code::FailedPrecondition,
-            "WITHIN_7_DAYS",
-            "the patient has a visit with this provider less than 7 days from it",
-        ),
-        Conflict::OpenHold => (
-            Code::ResourceExhausted,
-            "TOO_MANY_HOLDS",
-            "the patient has an open hold: book it, or release it first",
-        ),
-    }
+        Conflict::OpenHold => {
+            (Code::ResourceExhausted, "the patient has an open hold: book it, or release it first")
+        }
+    };
+    (code, rule.reason(), words)
 }
 
 impl From<Box<Refusal>> for Fault {

@@ -1,19 +1,20 @@
 //! What appointments tells, and what it follows: calendars (so that a booking judged at an old version is judged again),
-//! patients (so that their existence, and whether an intake form was submitted, is known without asking) and authorizations that
-//! came late.
+//! patients (so that their existence, whether two of them are one, and whether an intake form was submitted, is known without
+//! asking) and authorizations that came late.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use kit::fields::{date, timestamp};
-use kit::ids::ChargeId;
+use kit::ids::{ChargeId, PatientId};
+use kit::merges;
 use kit::messaging::inbox::{Handler, Incoming, Subscription};
 use kit::messaging::outbox::Event;
 use kit::platform::Platform;
 use prost::Name as _;
 use proto::clinic::appointments::v1::{
-    AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentRescheduled,
-    CancelTimeliness, Cancellation, CancelledBy, Displacement, PatientCheckedIn, SlotHeld, SlotOption,
-    SlotReleased, VisitCompleted, VisitOutcome,
+    AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentReassigned,
+    AppointmentRescheduled, CancelTimeliness, Cancellation, CancelledBy, Displacement, PatientCheckedIn,
+    SlotHeld, SlotOption, SlotReleased, VisitCompleted, VisitOutcome,
 };
 use proto::clinic::billing::v1::{ChargeState, CopayAuthorizationFailed, CopayAuthorized};
 use proto::clinic::patients::v1::{IntakeCompleted, PatientChanged};
@@ -92,7 +93,18 @@ pub(crate) fn rescheduled(row: &Reservation, before: &Reservation) -> Event {
     Event::new(&event)
 }
 
-/// Why a displaced visit no longer fits its calendar.
+/// A visit is the survivor's of `previous`, who was merged.
+pub(crate) fn reassigned(row: &Reservation, previous: PatientId) -> Event {
+    let event = AppointmentReassigned {
+        appointment_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        previous_patient_id: previous.to_string(),
+    };
+    Event::new(&event)
+}
+
+/// Why a displaced visit no longer fits its calendar, or its patient.
 pub(crate) fn displacement(row: &Reservation) -> Option<Displacement> {
     let found = row.displaced_at.filter(|_| row.state == State::Displaced)?;
     Some(Displacement { reasons: row.displaced_reasons.clone(), displace_time: Some(timestamp(found)) })
@@ -186,6 +198,10 @@ impl Handler for Follower {
         }
         if let Some(changed) = event.decode::<PatientChanged>()? {
             store::see_patient(tx, changed.patient_id.parse()?).await?;
+            if let Some((merged, survivor)) = merges::told(&changed)? {
+                merges::note(tx, merged, survivor).await?;
+                store::hand_over(tx, merged).await?;
+            }
         }
         if let Some(completed) = event.decode::<IntakeCompleted>()? {
             store::complete_intake(tx, completed.appointment_id.parse()?).await?;
@@ -212,7 +228,8 @@ impl Handler for Follower {
     }
 
     async fn committed(&self, events: &[Incoming]) {
-        if events.iter().any(|event| event.subject == CalendarChanged::full_name()) {
+        let rings = [CalendarChanged::full_name(), PatientChanged::full_name()];
+        if events.iter().any(|event| rings.contains(&event.subject)) {
             self.0.marked.notify_one();
         }
     }

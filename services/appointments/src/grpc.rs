@@ -150,6 +150,9 @@ impl BookingService for Booking {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let list = list(&caller, &request).map_err(|e| e.into_status(DOMAIN))?;
+        if let Some(patient) = list.filter.patient {
+            self.app.may_name(&caller, patient).await?;
+        }
         let (rows, next_page_token) = self.app.list(&list).await?;
         let appointments = rows.iter().map(wire::appointment).collect();
         Ok(Response::new(pb::ListAppointmentsResponse { appointments, next_page_token }))
@@ -306,13 +309,10 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
         let left_out = [State::Held, State::Offered, State::Expired, State::Released, State::Declined];
         states = State::ALL.into_iter().filter(|s| !left_out.contains(s)).collect();
     }
-    let patient = caller.only_patient().or(named);
+    let patient = named.or(caller.only_patient());
     let some = patient.is_some() || clinic.is_some() || provider.is_some() || room.is_some();
     fields.ensure(some, "patient_id", "one of patient_id, clinic_id, provider_id and room_id is required");
     fields.check()?;
-    if let Some(named) = named {
-        caller.see(named, named)?;
-    }
     let page = Page::parse(request.page_size, &request.page_token)?;
     let filter = Filter { patient, clinic, provider, room, date, from, until, states };
     Ok(List { filter, latest_first: request.latest_first, page })

@@ -56,7 +56,8 @@ pub async fn run(
         patients: platform.outbound(&config.patients_url)?,
         billing: platform.outbound(&config.billing_url)?,
     });
-    let app = app::App::new(platform.db.clone(), clock, remote.clone(), remote.clone(), remote, stop);
+    let app =
+        app::App::new(platform.db.clone().by_key(), clock, remote.clone(), remote.clone(), remote, stop);
     events::follow(&platform, &app);
     platform.spawn(app.clone().work());
     platform.spawn(app.clone().feed());

@@ -37,22 +37,22 @@ macro_rules! reservations {
     };
 }
 
-/// One statement for a change of a row, its history and its event: none is without the others. `$change` may use $9 and up.
-/// Answers how many rows it changed.
+/// One statement for a change of a row, its history and its event, and what `$also` says: none is without the others. `$change`
+/// may use $9 and up. Answers when the row was changed; nothing, when it was not.
 macro_rules! change {
-    ($by:expr, $event:expr, $change:literal $(+ $more:literal)*, $($bind:expr),* $(,)?) => {
+    ($by:expr, $event:expr, $change:literal $(+ $more:literal)* $(; also $also:literal)?, $($bind:expr),* $(,)?) => {
         sqlx::query_scalar!(
             "with changed as (" + $change $(+ $more)* + " returning *),
              remembered as (
                  insert into appointments.change (reservation_id, version, state, changed_at, actor, actor_role, visit,
-                                                  clinic_id, provider_id, room_id, override_reason, overridden)
+                                                  clinic_id, provider_id, room_id, override_reason, overridden, patient_id)
                  select id, version, state, updated_at, $1::text, $2::int, visit, clinic_id, provider_id, room_id, $3::text,
-                        $4::text[] from changed),
+                        $4::text[], patient_id from changed),
              told as (
                  insert into appointments.outbox
                      (event_id, subject, aggregate_id, aggregate_version, payload, traceparent)
-                 select $5::uuid, $6::text, id, version, $7::bytea, $8::text from changed)
-             select count(*) as \"changed!\" from changed",
+                 select $5::uuid, $6::text, id, version, $7::bytea, $8::text from changed)"
+                 $(+ $also)? + " select updated_at from changed",
             $by.actor.map(|actor| actor.subject.as_str()),
             $by.actor.and_then(|actor| actor.roles.first()).map(|role| *role as i32),
             $by.override_reason,
@@ -66,12 +66,16 @@ macro_rules! change {
     };
 }
 
+mod at_once;
 mod calendar;
+mod handover;
 mod history;
 mod intake;
 mod list;
 
+pub use at_once::{confirm_at_once, take_at_once};
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
+pub use handover::{claim_handovers, hand_over, handed_over, naming};
 pub use history::{Change, changed_since, history};
 pub use intake::{complete_intake, is_intake_complete};
 pub use list::{Filter, list};
@@ -127,6 +131,8 @@ pub struct Look {
     pub calendar_seen: i64,
     /// Whether the patient is known to exist.
     pub patient_known: bool,
+    /// The survivor, when the patient was merged.
+    pub merged_into: Option<PatientId>,
     /// Whether holds whose time is up stand in the way.
     pub stale: bool,
     /// The first of the rooms that nobody else has for the visit.
@@ -146,6 +152,7 @@ pub async fn look(
         r#"with seen as (select version from appointments.calendar_seen where provider_id = $1 for share)
            select (select version from seen) as calendar_seen, (select clock.now()) as "now!",
                   exists (select from appointments.patient_seen where patient_id = $3) as "patient_known!",
+                  (select survivor_id from appointments.merged where merged_id = $3) as "merged_into: PatientId",
                   exists (
                       select from appointments.reservation r
                       where r.state in ('held', 'offered') and r.hold_expires_at <= (select clock.now())
@@ -173,6 +180,7 @@ pub async fn look(
     Ok(Look {
         calendar_seen,
         patient_known: row.patient_known,
+        merged_into: row.merged_into,
         stale: row.stale,
         room: row.room,
         now: row.now,
@@ -228,11 +236,11 @@ pub async fn insert(
         &row.overridden,
         row.created_at,
     );
-    Ok(inserted.fetch_one(conn).await? == 1)
+    Ok(inserted.fetch_optional(conn).await?.is_some())
 }
 
 /// The second look after a refusal: every rule that says no, and an appointment it says no for; `new` itself never is one. Empty
-/// when the obstacle went away meanwhile. Without `rooms` none is looked at.
+/// when the obstacle went away meanwhile; a hold whose time is up is none. Without `rooms` none is looked at.
 pub async fn conflicts(
     conn: &mut PgConnection,
     new: &NewReservation,
@@ -243,6 +251,7 @@ pub async fn conflicts(
         r#"with live as (
                select * from appointments.reservation
                where state in ('held', 'offered', 'booked', 'displaced', 'checked_in') and id <> $8
+                 and (hold_expires_at is null or hold_expires_at > (select clock.now()))
                  and (provider_id = $1 or room_id = any($2) or patient_id = $3)
                  and (occupied && $5 or patient_id = $3)
            )
@@ -310,7 +319,7 @@ pub async fn relocate(
         "update appointments.reservation
          set version = $10, state = $11, clinic_id = $12, provider_id = $13, room_id = $14, visit = $15, occupied = $16,
              visit_date = $17, time_zone = $18, calendar_version = $19, fee_start = $20, overridden = $21,
-             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = $22
+             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = $22, patient_id = $23
          where id = $9",
         row.id.uuid(),
         row.version,
@@ -326,6 +335,7 @@ pub async fn relocate(
         row.fee_start,
         &row.overridden,
         row.updated_at,
+        row.patient_id.uuid(),
     );
     moved.fetch_one(conn).await.map(drop)
 }
@@ -372,7 +382,8 @@ pub async fn save(
         "update appointments.reservation
          set version = $10, state = $11, hold_expires_at = $12, copay = $13, charge_id = $14, driven_until = null,
              cancel_received_at = $15, cancelled_by_clinic = $16, fee_due = $17, checked_in_at = $18, closed_at = $19,
-             calendar_version = $20, displaced_at = $21, displaced_reasons = $22, judge_at = $23, updated_at = $24
+             calendar_version = $20, displaced_at = $21, displaced_reasons = $22, judge_at = $23, updated_at = $24,
+             patient_id = $25
          where id = $9",
         row.id.uuid(),
         row.version,
@@ -390,6 +401,7 @@ pub async fn save(
         &row.displaced_reasons,
         row.judge_at,
         row.updated_at,
+        row.patient_id.uuid(),
     );
     saved.fetch_one(conn).await.map(drop)
 }

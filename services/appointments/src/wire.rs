@@ -91,5 +91,6 @@ pub(crate) fn change(change: Change, to_patient: bool) -> pb::AppointmentChange 
         room_id: change.room_id.to_string(),
         override_reason: change.override_reason.filter(|_| !to_patient).unwrap_or_default(),
         overridden: change.overridden,
+        patient_id: change.patient_id.map(|id| id.to_string()).unwrap_or_default(),
     }
 }

@@ -12,6 +12,9 @@ pub struct Config {
     /// What every service has.
     #[command(flatten)]
     pub service: kit::config::Service,
+    /// The appointments service: whether a visit is booked, which reconciliation asks.
+    #[arg(long, env = "APPOINTMENTS_URL", default_value = "http://127.0.0.1:50052")]
+    pub appointments_url: String,
     /// Payment provider: where its API is, without a path. Anything that speaks Stripe's protocol.
     #[arg(long, env = "PAYMENTS_API_BASE", default_value = "https://api.stripe.com")]
     pub payments_api_base: String,

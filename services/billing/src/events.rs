@@ -70,7 +70,7 @@ pub async fn publish(
                 pb::CopayCaptured { charge_id, version, appointment_id, patient_id, clinic_id, amount };
             outbox::put(tx, id, version, &event).await
         }
-        Happened::Voided { released, drawn } => {
+        Happened::Voided { released, drawn, .. } => {
             let event = pb::CopayVoided {
                 charge_id,
                 version,

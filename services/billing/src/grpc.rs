@@ -3,10 +3,11 @@
 use std::ops::RangeInclusive;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kit::auth::{Caller, caller};
+use kit::auth::caller;
 use kit::fields::Fields;
 use kit::idempotency;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ServiceTypeId};
+use kit::merges;
 use kit::page::Page;
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1 as pb;
@@ -98,7 +99,7 @@ impl BillingService for Grpc {
             "must be the payment provider's token for a card (\"pm_…\", at most 255 letters, digits and underscores), never a card number",
         );
         fields.check().map_err(Error::from)?;
-        caller.see(patient, patient).map_err(Error::from)?;
+        merges::see_in(&self.app.db, &caller, patient, patient).await.map_err(Error::from)?;
         Ok(Response::new(self.app.save_card(&caller, request_id, &request, patient).await?))
     }
 
@@ -136,7 +137,7 @@ impl BillingService for Grpc {
         let id = fields.id::<ChargeId>("charge_id", &request.charge_id);
         fields.check().map_err(Error::from)?;
         let (charge, visit, refunds) = self.app.charge(id).await?;
-        caller.see(visit.patient, id).map_err(Error::from)?;
+        merges::see_in(&self.app.db, &caller, visit.patient, id).await.map_err(Error::from)?;
         let with_secret = caller.is(Role::Patient) || caller.is(Role::FrontDesk);
         Ok(Response::new(wire::charge(&charge, &visit, &refunds, with_secret)))
     }
@@ -158,7 +159,11 @@ impl BillingService for Grpc {
         }
         fields.check().map_err(Error::from)?;
         let page = Page::<Key>::parse(request.page_size, &request.page_token).map_err(Error::from)?;
-        let patient = own(&caller, named)?;
+        if let Some(patient) = named {
+            merges::see_in(&self.app.db, &caller, patient, patient).await.map_err(Error::from)?;
+        }
+        // A patient's own, whatever else it named.
+        let patient = named.or(caller.only_patient());
         let owed_only = request.owed_only;
         let filter = Filter { patient, appointment, clinic, kinds, states, from, until, owed_only };
         let (rows, refunds, next_page_token) = self.app.charges(&filter, &page).await?;
@@ -220,23 +225,10 @@ impl BillingService for Grpc {
         let interval = parse_interval(&mut fields, "interval", request.interval.as_ref());
         fields.check().map_err(Error::from)?;
         let page = Page::<Key>::parse(request.page_size, &request.page_token).map_err(Error::from)?;
-        caller.see(patient, patient).map_err(Error::from)?;
+        merges::see_in(&self.app.db, &caller, patient, patient).await.map_err(Error::from)?;
         let account = self.app.account(patient, interval, &page).await?;
-        Ok(Response::new(wire::account(
-            patient.to_string(),
-            account,
-            self.app.currency,
-            self.app.clock.now(),
-        )))
+        Ok(Response::new(wire::account(account, self.app.currency, self.app.clock.now())))
     }
-}
-
-/// Whose charges are listed: a patient's own, whatever it named; another's does not exist for it.
-fn own(caller: &Caller, named: Option<PatientId>) -> Result<Option<PatientId>, Error> {
-    if let Some(patient) = named {
-        caller.see(patient, patient)?;
-    }
-    Ok(named.or(caller.only_patient()))
 }
 
 fn parse_fee(fields: &mut Fields, i: usize, fee: &pb::Fee, currency: Currency) -> Fee {

@@ -6,6 +6,7 @@
 //! | [`app`] | use cases, and the worker that drives charges to their end |
 //! | [`store`] | all SQL |
 //! | [`gateway`] | the payment provider: the port, and Stripe's protocol |
+//! | [`ports`] | the appointments service, which reconciliation asks |
 //! | [`grpc`], [`webhook`], [`events`], [`wire`] | the edges: calls, the provider's callbacks, events in and out, encoding |
 //! | [`config`], [`error`] | options; what can go wrong |
 //!
@@ -19,6 +20,7 @@ pub mod error;
 pub mod events;
 pub mod gateway;
 pub mod grpc;
+pub mod ports;
 pub mod store;
 pub mod webhook;
 pub mod wire;
@@ -36,6 +38,7 @@ use tonic::service::Routes;
 use crate::app::{App, reconcile, webhooks, worker};
 pub use crate::config::Config;
 use crate::gateway::stripe::Stripe;
+use crate::ports::Remote;
 
 /// The service's name: schema, role, context of its events, consumer of others'.
 pub const NAME: &str = "billing";
@@ -59,6 +62,7 @@ pub async fn run(
     let app = App {
         db: platform.db.clone(),
         gateway,
+        appointments: Arc::new(Remote { appointments: platform.outbound(&config.appointments_url)? }),
         clock: platform.clock.clone(),
         currency: config.currency,
         wake: Arc::default(),
@@ -72,6 +76,7 @@ pub async fn run(
     let every = Duration::from_secs(config.reconcile_every_secs);
     platform.spawn(reconcile::on_schedule(app.clone(), every, platform.stop.clone()));
     platform.follow(events::subscription(NAME), Arc::new(events::Visits(app.clone())));
+    kit::merges::follow(&platform);
     let deliveries = webhook::router(app.clone(), config.payments_webhook_secret);
     let routes = Routes::new(BillingServiceServer::new(grpc::Grpc { app }));
     platform.serve(listener, routes, deliveries).await

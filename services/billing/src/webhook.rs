@@ -1,13 +1,14 @@
 //! What the payment provider tells of its own accord (docs.stripe.com/webhooks).
 //!
-//! A delivery is believed only so far as its signature goes, and even then only as a hint: it is remembered by its id, and
+//! A delivery is believed only so far as its signature goes, and even then only as a hint: if it can be news it is remembered by its id, and
 //! answered; later the charge or refund it is about is looked up. So late, repeated and shuffled deliveries end in the same state.
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State as Extract};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::post;
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -19,6 +20,8 @@ use crate::gateway::Event;
 
 /// The largest delivery that is read, in bytes.
 const MAX_BODY: usize = 256 * 1024;
+/// What deliveries call themselves, parameters aside.
+const JSON: &str = "application/json";
 /// How old, or how far ahead, a signature may be, in seconds.
 const TOLERANCE_SECS: i64 = 300;
 
@@ -89,6 +92,11 @@ async fn receive(
         Err(rejection) => return refuse(rejection.status(), "it could not be read", None),
     };
     let bytes = Some(body.len());
+    // Unsaid will do: what it says of itself proves nothing, but a form is no event of the provider's.
+    let json = |given: &HeaderValue| given.to_str().is_ok_and(|given| given.starts_with(JSON));
+    if !headers.get(CONTENT_TYPE).is_none_or(json) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "it does not call itself JSON", bytes);
+    }
     let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Err(refusal) = verify(&secret, header, &body, app.clock.now()) {
         return refuse(StatusCode::BAD_REQUEST, &refusal.to_string(), bytes);

@@ -53,6 +53,7 @@ pub fn void_cause(cause: VoidCause) -> pb::VoidCause {
         VoidCause::Cancelled => pb::VoidCause::Cancelled,
         VoidCause::CancelledLate => pb::VoidCause::CancelledLate,
         VoidCause::NoShow => pb::VoidCause::NoShow,
+        VoidCause::Reconciliation => pb::VoidCause::Reconciliation,
     }
 }
 
@@ -206,14 +207,9 @@ fn fee(fee: &Fee, currency: Currency) -> pb::Fee {
 }
 
 /// A patient's account.
-pub fn account(
-    patient_id: String,
-    account: Account,
-    currency: Currency,
-    now: DateTime<Utc>,
-) -> pb::PatientAccount {
+pub fn account(account: Account, currency: Currency, now: DateTime<Utc>) -> pb::PatientAccount {
     pb::PatientAccount {
-        patient_id,
+        patient_id: account.patient.to_string(),
         balance: Some(money(account.balance, currency)),
         authorized_amount: Some(money(account.authorized, currency)),
         payment_methods: account.cards.iter().map(|one| card(one, None, now)).collect(),
@@ -229,6 +225,8 @@ fn entry(line: &Line, currency: Currency) -> pb::StatementEntry {
         EntryKind::Payment => pb::StatementEntryKind::Payment,
         EntryKind::Refund => pb::StatementEntryKind::Refund,
         EntryKind::Reversal => pb::StatementEntryKind::Reversal,
+        // Never on a statement: it moves nothing that a patient owes.
+        EntryKind::Dispute => pb::StatementEntryKind::Unspecified,
     };
     pb::StatementEntry {
         id: line.id.to_string(),

@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::ids::{AppointmentId, ClinicId, MessageId, PatientId};
+use kit::merges;
 use kit::status::{Error as KitError, Violation};
 use proto::clinic::appointments::v1::AppointmentState;
 use proto::clinic::notify::v1::{Channel, DropReason, MessageKind, MessageState};
@@ -23,7 +24,7 @@ use crate::store::{self, Message};
 use crate::templates::{Templates, normal};
 use crate::words::Text;
 use crate::words::template::{Placeholder, about_a_visit, problems};
-use crate::writer::{Subject, Writer};
+use crate::writer::{Subject, Writer, form_open};
 
 /// Characters of a value that a caller gives at most.
 const MOST_VALUE: usize = 40;
@@ -123,16 +124,13 @@ impl App {
         if channel == Channel::Sms && is_unasked(wish.kind) && is_quiet(now, contact.zone.unwrap_or(zone)) {
             return Err(Error::QuietHours(wish.patient));
         }
+        let form = visit.as_ref().filter(|visit| visit.has_form).map(|visit| visit.appointment);
+        let form_open = form_open(&*self.ports.patients, wish.kind, form).await;
+        let form_open = form_open.map_err(|_| KitError::Unavailable { what: "the patients service" })?;
         let facts = Facts { given: wish.values.clone(), ..Facts::default() };
         let start = visit.as_ref().map(|visit| visit.start);
-        let subject = Subject {
-            clinic,
-            appointment: wish.appointment,
-            start,
-            zone,
-            form_open: visit.as_ref().is_some_and(|visit| visit.has_form),
-            facts: &facts,
-        };
+        let subject =
+            Subject { clinic, appointment: wish.appointment, start, zone, form_open, facts: &facts };
         let language = if wish.language.is_empty() { &contact.language } else { &wish.language };
         let written = self.writer.write(wish.kind, channel, language, &subject).await;
         let (text, language) = written.map_err(|error| {
@@ -161,9 +159,12 @@ impl App {
     }
 
     async fn visit(&self, appointment: AppointmentId, wish: &Wish) -> Result<Visit, Error> {
-        let found = notices::visit(&mut *self.db.pool().acquire().await?, appointment).await?;
-        let found = found.filter(|visit| visit.patient == wish.patient);
+        let conn = &mut *self.db.pool().acquire().await?;
+        let found = notices::visit(conn, appointment).await?;
         let visit = found.ok_or_else(|| KitError::not_found(appointment))?;
+        if !merges::is_same_person(conn, visit.patient, wish.patient).await? {
+            return Err(KitError::not_found(appointment).into());
+        }
         let now = self.now();
         let open = match visit.state {
             AppointmentState::Booked | AppointmentState::Displaced => visit.end > now,

@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{UNKNOWN_WAIT, backoff};
 use crate::domain::Judgement;
-use crate::domain::notice::{capped, is_unasked, judge, needs_consent};
+use crate::domain::notice::{FORM_GRACE, capped, is_unasked, judge, needs_consent};
 use crate::handover::{Handover, LEASE};
 use crate::ports::{Contact, Outcome, Ports, Sms};
 use crate::store::notices::{self, Claimed, Notice, Written};
 use crate::store::{Message, opt_out, outgoing};
 use crate::words::Text;
-use crate::writer::{Subject, Writer};
+use crate::writer::{Subject, Writer, form_open};
 
 /// Notices in hand at once.
 const BATCH: i64 = 64;
@@ -46,7 +46,7 @@ enum Step {
     Wait(DateTime<Utc>),
     /// It is not told.
     Drop(DropReason),
-    /// It goes by the other way alone.
+    /// It goes by the other way alone, or there is nothing left to tell.
     Forget,
 }
 
@@ -155,10 +155,16 @@ impl Courier {
             Judgement::Wait(until) => Step::Wait(until),
             Judgement::Drop(reason) => Step::Drop(reason),
             Judgement::Send => {
-                let (text, language) = match &claimed.message {
-                    Some(message) => (Text::of(message), message.language.clone()),
-                    None => self.write(claimed, notice, contact).await?,
-                };
+                if let Some(message) = &claimed.message {
+                    return Ok(Step::Send(Text::of(message), message.language.clone()));
+                }
+                let visit = notice.appointment.filter(|_| claimed.has_form);
+                let form_open = form_open(&*self.ports.patients, notice.kind, visit).await?;
+                if notice.kind == MessageKind::IntakeOpen && !form_open {
+                    let opened = notice.create_time + FORM_GRACE;
+                    return Ok(if now < opened { Step::Wait(opened) } else { Step::Forget });
+                }
+                let (text, language) = self.write(claimed, notice, contact, form_open).await?;
                 Step::Send(text, language)
             }
         })
@@ -169,13 +175,14 @@ impl Courier {
         claimed: &Claimed,
         notice: &Notice,
         contact: &Contact,
+        form_open: bool,
     ) -> anyhow::Result<(Text, String)> {
         let subject = Subject {
             clinic: notice.clinic,
             appointment: notice.appointment,
             start: claimed.start,
             zone: claimed.zone,
-            form_open: claimed.has_form,
+            form_open,
             facts: &notice.facts,
         };
         self.writer.write(notice.kind, notice.channel, &contact.language, &subject).await

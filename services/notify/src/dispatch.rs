@@ -25,7 +25,7 @@ use crate::store::Message;
 use crate::store::opt_out::{self, NumberHash};
 use crate::store::outgoing::{self, Claimed};
 use crate::words;
-use crate::writer::{Subject, Writer};
+use crate::writer::{Subject, Writer, form_open};
 
 /// Reminders claimed at once.
 const BATCH: u32 = 64;
@@ -258,12 +258,13 @@ impl Dispatcher {
         now: DateTime<Utc>,
     ) -> anyhow::Result<Message> {
         let kind = words::message_kind(claimed.kind);
+        let visit = Some(claimed.appointment).filter(|_| claimed.has_form);
         let subject = Subject {
             clinic: Some(claimed.clinic),
             appointment: Some(claimed.appointment),
             start: Some(claimed.start),
             zone: claimed.zone,
-            form_open: claimed.has_form,
+            form_open: form_open(&*self.ports.patients, kind, visit).await?,
             facts: &Facts::default(),
         };
         let (text, language) = self.writer.write(kind, Channel::Sms, &contact.language, &subject).await?;

@@ -7,6 +7,7 @@ use kit::auth::Caller;
 use kit::fields::{Fields, timestamp};
 use kit::idempotency::{self, Attempt};
 use kit::ids::{MessageId, PatientId};
+use kit::merges;
 use kit::page::Page;
 use kit::status::{Error as KitError, Violation};
 use proto::clinic::auth::v1::Role;
@@ -47,19 +48,28 @@ fn reads_texts(caller: &Caller) -> bool {
     confined(caller).is_some() || caller.is(Role::FrontDesk) || caller.is(Role::Admin)
 }
 
-/// Narrows a list to the caller's own rows, or refuses a patient who asks for another's.
-fn narrow(caller: &Caller, filter: &mut Filter, fields: &mut Fields) -> Result<(), Error> {
-    let Some(own) = confined(caller) else { return Ok(()) };
-    match filter.patient {
-        Some(other) if other != own => Err(KitError::not_found(other).into()),
-        None if filter.appointment.is_none() => {
-            fields.refuse("patient_id", "is required of a patient unless appointment_id is given");
-            Ok(())
+impl Notify {
+    /// Narrows a list to the caller's own rows, or refuses a patient who asks for another's.
+    async fn narrow(&self, caller: &Caller, filter: &mut Filter, fields: &mut Fields) -> Result<(), Error> {
+        let Some(own) = confined(caller) else { return Ok(()) };
+        match filter.patient {
+            Some(other) if !self.is_own(own, other).await? => return Err(KitError::not_found(other).into()),
+            None if filter.appointment.is_none() => {
+                fields.refuse("patient_id", "is required of a patient unless appointment_id is given");
+            }
+            Some(_) | None => filter.patient = Some(own),
         }
-        Some(_) | None => {
-            filter.patient = Some(own);
-            Ok(())
+        Ok(())
+    }
+
+    /// Whether `patient` is `own`, or the same person after a merge.
+    async fn is_own(&self, own: PatientId, patient: PatientId) -> Result<bool, Error> {
+        if own == patient {
+            return Ok(true);
         }
+        let same =
+            async { merges::is_same_person(&mut *self.app.db.pool().acquire().await?, own, patient).await };
+        Ok(same.await?)
     }
 }
 
@@ -115,7 +125,7 @@ impl NotifyService for Notify {
         let (from, until) = interval(&mut fields, "due_interval", request.due_interval);
         let page = page(&mut fields, request.page_size, &request.page_token);
         let mut filter = Filter { patient, appointment, kinds, states, from, until };
-        narrow(&caller, &mut filter, &mut fields)?;
+        self.narrow(&caller, &mut filter, &mut fields).await?;
         fields.check().map_err(Error::from)?;
         let rows = async {
             let conn = &mut *self.app.db.pool().acquire().await?;
@@ -149,7 +159,7 @@ impl NotifyService for Notify {
         let (from, until) = interval(&mut fields, "create_interval", request.create_interval);
         let page = page(&mut fields, request.page_size, &request.page_token);
         let mut filter = Filter { patient, appointment, kinds, states, from, until };
-        narrow(&caller, &mut filter, &mut fields)?;
+        self.narrow(&caller, &mut filter, &mut fields).await?;
         fields.check().map_err(Error::from)?;
         let rows = async {
             let conn = &mut *self.app.db.pool().acquire().await?;
@@ -172,8 +182,16 @@ impl NotifyService for Notify {
         fields.check().map_err(Error::from)?;
         let found = async { store::message(&mut *self.app.db.pool().acquire().await?, id).await };
         let found = found.await.map_err(Error::from)?;
-        let found = found.filter(|m| confined(&caller).is_none_or(|own| Some(own) == m.patient));
         let found = found.ok_or_else(|| Error::from(KitError::not_found(id)))?;
+        if let Some(own) = confined(&caller) {
+            let is_own = match found.patient {
+                Some(patient) => self.is_own(own, patient).await?,
+                None => false,
+            };
+            if !is_own {
+                return Err(Error::from(KitError::not_found(id)).into());
+            }
+        }
         Ok(Response::new(message(&found, reads_texts(&caller))))
     }
 

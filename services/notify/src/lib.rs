@@ -12,6 +12,7 @@
 //! | [`replies`] | texts received: whose they are, what they change, what is answered |
 //! | [`app`] | what somebody asks to be sent, and the words they set |
 //! | [`events`] | what notify tells the others |
+//! | [`merges`] | what a merged patient had is the survivor's |
 //! | [`ports`], [`twilio`], [`mail`], [`invite`] | patients, scheduling, the SMS provider, the mail relay and what calendars read |
 //! | [`store`] | all SQL |
 //! | [`grpc`] | the RPCs |
@@ -34,6 +35,7 @@ pub mod gsm7;
 pub mod handover;
 pub mod invite;
 pub mod mail;
+pub mod merges;
 pub mod pace;
 pub mod planning;
 pub mod ports;
@@ -114,6 +116,7 @@ pub async fn serve(
     let subjects = planning::payment_subjects();
     let payments = Subscription { context: "billing", consumer: NAME, subjects };
     platform.follow(payments, Arc::new(planning::Payments::new(clock.clone())));
+    platform.follow(merges::subscription(), Arc::new(merges::Merges));
 
     let templates = templates::Templates::new(db.clone(), default_language);
     let writer = writer::Writer::new(ports.clinics.clone(), templates, portal_url);

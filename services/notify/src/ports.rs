@@ -10,10 +10,14 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use kit::client::Outbound;
-use kit::ids::{ClinicId, MessageId, PatientId};
+use kit::ids::{AppointmentId, ClinicId, MessageId, PatientId};
 use proto::clinic::notify::v1::FailureReason;
+use proto::clinic::patients::v1::intake_service_client::IntakeServiceClient;
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
-use proto::clinic::patients::v1::{AccessPurpose, GetPatientRequest, PatientView, SmsConsentState};
+use proto::clinic::patients::v1::{
+    AccessPurpose, GetIntakeRequest, GetPatientRequest, IntakeState, IntakeView, PatientView,
+    SmsConsentState, get_intake_request,
+};
 use proto::clinic::scheduling::v1::GetClinicRequest;
 use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
 use tokio::sync::Mutex;
@@ -59,6 +63,9 @@ pub struct Contact {
 pub trait Patients: Send + Sync {
     /// How to reach `patient` now; `None` = there is no such patient. An error is worth another try.
     async fn contact(&self, patient: PatientId) -> anyhow::Result<Option<Contact>>;
+
+    /// Whether an intake form of `appointment` waits to be submitted. An error is worth another try.
+    async fn has_open_intake(&self, appointment: AppointmentId) -> anyhow::Result<bool>;
 }
 
 /// What a message says of a clinic.
@@ -176,12 +183,18 @@ pub trait Mailer: Send + Sync {
 
 /// The patients service over gRPC.
 #[derive(Clone, Debug)]
-pub struct PatientsRpc(PatientServiceClient<Outbound>);
+pub struct PatientsRpc {
+    patients: PatientServiceClient<Outbound>,
+    intakes: IntakeServiceClient<Outbound>,
+}
 
 impl PatientsRpc {
     /// Through `outbound`.
     pub fn new(outbound: Outbound) -> Self {
-        Self(PatientServiceClient::new(outbound))
+        Self {
+            patients: PatientServiceClient::new(outbound.clone()),
+            intakes: IntakeServiceClient::new(outbound),
+        }
     }
 }
 
@@ -194,7 +207,7 @@ impl Patients for PatientsRpc {
             purpose: AccessPurpose::Notification.into(),
             ..GetPatientRequest::default()
         };
-        let patient = match self.0.clone().get_patient(request).await {
+        let patient = match self.patients.clone().get_patient(request).await {
             Ok(patient) => patient.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(None),
             Err(status) => return Err(status).context("asking the patients service"),
@@ -208,6 +221,24 @@ impl Patients for PatientsRpc {
             language: patient.language,
             zone: patient.time_zone.parse().ok(),
         }))
+    }
+
+    async fn has_open_intake(&self, appointment: AppointmentId) -> anyhow::Result<bool> {
+        let request = GetIntakeRequest {
+            key: Some(get_intake_request::Key::AppointmentId(appointment.to_string())),
+            view: IntakeView::Basic.into(),
+            purpose: AccessPurpose::Notification.into(),
+            ..GetIntakeRequest::default()
+        };
+        match self.intakes.clone().get_intake(request).await {
+            Ok(intake) => {
+                let state = intake.into_inner().state();
+                Ok(matches!(state, IntakeState::Open | IntakeState::Draft))
+            }
+            // It asks for no form.
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(status).context("asking the patients service for an intake"),
+        }
     }
 }
 

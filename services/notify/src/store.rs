@@ -109,7 +109,7 @@ pub async fn remember_visit(tx: &mut PgConnection, visit: &Visit) -> sqlx::Resul
     let remembered = sqlx::query!(
         "insert into notify.visit
             (appointment_id, version, patient_id, clinic_id, start_time, time_zone, standing, end_time, state, has_form)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         values ($1, $2, notify.survivor($3), $4, $5, $6, $7, $8, $9, $10)
          on conflict (appointment_id) do update
          set version = excluded.version, patient_id = excluded.patient_id, clinic_id = excluded.clinic_id,
              start_time = excluded.start_time, time_zone = excluded.time_zone, standing = excluded.standing,
@@ -167,7 +167,7 @@ pub async fn insert_reminder(
         "insert into notify.reminder
             (id, appointment_id, appointment_version, patient_id, kind, visit_start_time, due_time, next_try, state,
              drop_reason, create_time, update_time)
-         values ($1, $2, $3, $4, $5, $6, $7, $11, $8, $9, $10, $10)",
+         values ($1, $2, $3, notify.survivor($4), $5, $6, $7, $11, $8, $9, $10, $10)",
         ReminderId::new().uuid(),
         visit.appointment.uuid(),
         visit.version,
@@ -179,6 +179,24 @@ pub async fn insert_reminder(
         reason.as_str_name(),
         now,
         look,
+    )
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Passes what a merged patient had on to the survivor.
+pub async fn hand_over(tx: &mut PgConnection, merged: PatientId) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with visits as (
+             update notify.visit set patient_id = notify.survivor($1) where patient_id = $1
+         ), reminders as (
+             update notify.reminder set patient_id = notify.survivor($1) where patient_id = $1
+         ), notices as (
+             update notify.notice set patient_id = notify.survivor($1) where patient_id = $1
+         )
+         update notify.message set patient_id = notify.survivor($1) where patient_id = $1",
+        merged.uuid()
     )
     .execute(tx)
     .await

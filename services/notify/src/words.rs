@@ -86,6 +86,14 @@ impl Language {
             Self::Spanish => "Se aplica un cargo por cancelación tardía.",
         }
     }
+
+    /// The sentence about an intake form that waits.
+    fn form(self) -> &'static str {
+        match self {
+            Self::English => "Please fill in your form.",
+            Self::Spanish => "Complete su formulario.",
+        }
+    }
 }
 
 /// The language of a BCP 47 tag without its region, in lower case.
@@ -154,7 +162,9 @@ pub struct About<'a> {
     pub zone: Tz,
     /// The visit in the portal; empty = there is no portal.
     pub link: &'a str,
-    /// Where its intake form waits; empty = none is open.
+    /// Its intake form waits to be submitted.
+    pub form_open: bool,
+    /// Where it waits; empty = none is open, or there is no portal.
     pub intake_link: &'a str,
     /// What else it says.
     pub facts: &'a Facts,
@@ -168,6 +178,7 @@ impl About<'_> {
         let date = |at: DateTime<Utc>| style.date(&at.with_timezone(&self.zone));
         let time = |at: DateTime<Utc>| style.time(&at.with_timezone(&self.zone));
         let fee = if self.facts.late_fee { language.unwrap_or(default).late_fee() } else { "" };
+        let form = if self.form_open { language.unwrap_or(default).form() } else { "" };
         let mut values: Values = [
             (Placeholder::ClinicName, clean(self.clinic_name)),
             (Placeholder::ClinicPhone, clean(self.clinic_phone)),
@@ -177,6 +188,7 @@ impl About<'_> {
             (Placeholder::CancelDigit, CANCEL_DIGIT.to_owned()),
             (Placeholder::AcceptDigit, ACCEPT_DIGIT.to_owned()),
             (Placeholder::DeclineDigit, DECLINE_DIGIT.to_owned()),
+            (Placeholder::Form, form.to_owned()),
             (Placeholder::IntakeLink, self.intake_link.to_owned()),
             (Placeholder::Link, self.link.to_owned()),
             (Placeholder::OldDate, self.facts.old_start.map(date).unwrap_or_default()),

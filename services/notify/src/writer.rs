@@ -8,8 +8,9 @@ use kit::ids::{AppointmentId, ClinicId};
 use proto::clinic::notify::v1::{Channel, MessageKind};
 
 use crate::domain::notice::Facts;
-use crate::ports::{Clinic, Clinics};
+use crate::ports::{Clinic, Clinics, Patients};
 use crate::templates::Templates;
+use crate::words::template::{Placeholder, allowed};
 use crate::words::{About, Text};
 
 /// What a message is about.
@@ -73,11 +74,25 @@ impl Writer {
             start: subject.start,
             zone: subject.zone,
             link: &visit_link,
+            form_open: subject.form_open,
             intake_link: if subject.form_open { &form_link } else { "" },
             facts: subject.facts,
         };
         let default = self.templates.default_language();
         let tag = if tag.is_empty() { default.tag() } else { tag };
         self.templates.write(kind, channel, tag, |language| about.values(language, default)).await
+    }
+}
+
+/// Whether a message of `kind` may say that the intake form of `visit` waits; `None` = no form belongs to the visit. Nobody is asked where
+/// none does.
+pub async fn form_open(
+    patients: &dyn Patients,
+    kind: MessageKind,
+    visit: Option<AppointmentId>,
+) -> anyhow::Result<bool> {
+    match visit.filter(|_| allowed(kind).contains(&Placeholder::IntakeLink)) {
+        Some(visit) => patients.has_open_intake(visit).await,
+        None => Ok(false),
     }
 }

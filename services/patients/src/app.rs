@@ -1,5 +1,6 @@
 //! The use cases. Those that change something work in the transaction of their request id; those that read open their own.
 
+mod export;
 pub mod intake;
 mod keys;
 mod merge;

@@ -224,6 +224,26 @@ impl PatientService for Patients {
         Ok(Response::new(response))
     }
 
+    async fn export_patients(
+        &self,
+        request: Request<pb::ExportPatientsRequest>,
+    ) -> Result<Response<pb::ExportPatientsResponse>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let unspecified = AccessPurpose::Unspecified.into();
+        let (purpose, reason) = why(&mut fields, unspecified, &request.break_glass_reason);
+        let page = wire::page(&mut fields, request.page_size, &request.page_token);
+        fields.check().map_err(Error::from)?;
+        let access = Access::new(&caller, method!("ExportPatients"), purpose, reason)?;
+        let (patients, next_page_token) = self.app.export(&access, &page).await?;
+        let shown = |p| wire::patient(p, PatientView::Full, &History::default());
+        Ok(Response::new(pb::ExportPatientsResponse {
+            patients: patients.iter().map(shown).collect(),
+            next_page_token,
+        }))
+    }
+
     async fn set_sms_consent(
         &self,
         request: Request<pb::SetSmsConsentRequest>,

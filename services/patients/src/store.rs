@@ -176,6 +176,17 @@ pub async fn load(conn: &mut PgConnection, keys: &Keys, ids: &[Uuid]) -> Result<
     rows.into_iter().map(|row| row.patient(keys)).collect()
 }
 
+/// Ids of patients who were not merged into others, in order, from the one after `after`; nil = from the first.
+pub async fn registered(conn: &mut PgConnection, after: Uuid, limit: i64) -> sqlx::Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "select id from patients.patient where merged_into is null and id > $1 order by id limit $2",
+        after,
+        limit
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// A patient with contact and the decision in force, if there is one.
 struct Row {
     id: Uuid,

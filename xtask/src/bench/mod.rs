@@ -7,6 +7,7 @@
 //! | [`engine`] | availability search in memory, and how it grows; draws [`chart`] |
 //! | [`search`] | availability search over gRPC |
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
+//! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
 //! | [`notify`] | how fast due reminders leave, in how much memory |
 //! | [`report`] | keeps the sections together |
@@ -15,6 +16,7 @@ mod booking;
 mod chart;
 mod engine;
 mod notify;
+mod patients;
 mod report;
 mod search;
 mod start;
@@ -54,6 +56,8 @@ enum Part {
     Booking,
     /// Webhooks of the payment provider.
     Webhooks,
+    /// SearchPatients among a million.
+    Patients,
     /// Due reminders handed to the SMS provider.
     Notify,
 }
@@ -66,6 +70,7 @@ impl Part {
             Self::Search => "Search over gRPC",
             Self::Booking => "Booking over gRPC",
             Self::Webhooks => "Webhooks of the payment provider",
+            Self::Patients => "Search for patients over gRPC",
             Self::Notify => "Due reminders",
         }
     }
@@ -88,6 +93,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Search => search::section(workspace)?,
             Part::Booking => booking::section(workspace)?,
             Part::Webhooks => webhooks::section(workspace)?,
+            Part::Patients => patients::section(workspace)?,
             Part::Notify => notify::section(workspace)?,
         };
         println!("\n{section}");

@@ -13,6 +13,7 @@ mod consume;
 mod dead_letters;
 mod follower;
 mod idempotency;
+mod merges;
 mod port;
 mod relay;
 mod stage;

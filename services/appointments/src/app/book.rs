@@ -7,6 +7,7 @@ use kit::auth::Caller;
 use kit::fields::{Fields, timestamp};
 use kit::idempotency::{self, Attempt, Fresh, Key};
 use kit::ids::{AppointmentId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId};
+use kit::merges;
 use kit::status::Error as KitError;
 use prost::Message;
 use proto::clinic::appointments::v1 as pb;
@@ -14,11 +15,11 @@ use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{App, finish, look, open, patient_of, staff_only};
+use super::{App, finish, look, open, staff_only};
 use crate::domain::{Clash, Conflict, Copay, NewReservation, Reservation, Span, State};
 use crate::error::{Error, Refusal, reason_of};
 use crate::store::By;
-use crate::{events, store};
+use crate::{events, store, wire};
 
 /// How often a slot is judged again because the calendar moved on while it was being taken.
 pub(super) const JUDGEMENTS: usize = 3;
@@ -118,6 +119,8 @@ pub(super) struct Judged {
 enum Take<R> {
     /// The same call was answered before, with this.
     Replayed(R),
+    /// The slot is the caller's.
+    Done(Box<Reservation>),
     /// The slot is the caller's once this is committed.
     Took(Fresh, Box<Reservation>),
 }
@@ -144,6 +147,7 @@ impl App {
         let plan = |_| Plan { state: State::Held, drive: false };
         match self.take(caller, slot, key, None, plan, |_| None).await? {
             Take::Replayed(answer) => Ok(answer),
+            Take::Done(row) => Ok(wire::appointment(&row)),
             Take::Took(fresh, row) => finish(fresh, &row).await,
         }
     }
@@ -169,11 +173,9 @@ impl App {
                 let answer = |id| Some(receipt(id));
                 match self.take(caller, &slot, booking.key, booking.payment_method, plan, answer).await? {
                     Take::Replayed(receipt) => self.settled(id_of(&receipt)?).await,
+                    Take::Done(row) => self.drive_to_end(*row, true).await,
                     Take::Took(fresh, row) => {
                         fresh.commit().await?;
-                        if row.state == State::Booked {
-                            return Ok((*row).into());
-                        }
                         self.drive_to_end(*row, true).await
                     }
                 }
@@ -234,8 +236,8 @@ impl App {
         hold: AppointmentId,
     ) -> Result<(ProviderId, i64), Error> {
         let row = self.load(hold).await?;
-        caller.see(row.patient_id, hold)?;
         let mut conn = self.db.pool().acquire().await?;
+        merges::see(&mut conn, caller, row.patient_id, hold).await?;
         let seen = store::calendar_seen(&mut conn, row.provider_id).await?;
         drop(conn);
         if seen <= row.calendar_version || row.state != State::Held {
@@ -290,7 +292,7 @@ impl App {
         plan: impl Fn(bool) -> Plan,
         answer: impl Fn(AppointmentId) -> Option<R>,
     ) -> Result<Take<R>, Error> {
-        let patient = patient_of(caller, slot.patient)?;
+        let mut patient = self.patient_of(caller, slot.patient).await?;
         if slot.room.is_some() || !slot.override_reason.is_empty() {
             staff_only(caller)?;
         }
@@ -303,6 +305,19 @@ impl App {
             judged.new.drive = plan(judged.new.copay != Copay::NotRequired).drive;
             judged.new.payment_method_id = payment_method;
             let answer = answer(judged.new.id);
+            if let Some(row) = self.take_at_once(caller, slot, &judged, key.as_ref(), answer.as_ref()).await?
+            {
+                return Ok(Take::Done(row));
+            }
+            if let (Some(_), [(provider, _)]) = (&answer, &judged.providers[..]) {
+                // Most who lose a race for a slot need no transaction to be told why.
+                let mut conn = self.db.pool().acquire().await?;
+                let clashes = store::conflicts(&mut conn, &judged.new, *provider, &judged.rooms).await?;
+                drop(conn);
+                if !clashes.is_empty() {
+                    return Err(self.refusal(caller, slot, &judged.new, clashes).await);
+                }
+            }
             let (mut stale, mut broken) = (false, vec![]);
             let mut candidates = judged.providers.iter();
             let mut next = candidates.next();
@@ -317,6 +332,10 @@ impl App {
                     Taken::Stranger => {
                         drop(fresh);
                         self.must_exist(patient).await?;
+                        continue;
+                    }
+                    Taken::Merged(survivor) => {
+                        (patient, judged.new.patient_id) = (survivor, survivor);
                         continue;
                     }
                     Taken::Stale => stale = true,
@@ -339,6 +358,29 @@ impl App {
             }
         }
         Err(Error::CalendarMoving)
+    }
+
+    /// Takes the first provider and room in one statement if nothing is in the way, and the answer to the call is known before.
+    async fn take_at_once(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        judged: &Judged,
+        key: Option<&Key>,
+        answer: Option<&impl Message>,
+    ) -> Result<Option<Box<Reservation>>, Error> {
+        let Some(answer) = answer else { return Ok(None) };
+        let (Some(&provider), Some(&room)) = (judged.providers.first(), judged.rooms.first()) else {
+            return Ok(None);
+        };
+        let mut row = judged.new.clone().placed(provider, room.into(), self.now());
+        let (by, event) = (by(caller, slot, &judged.new), events::taken(&row));
+        let taken =
+            store::take_at_once(self.db.pool(), &row, by, &event, key, &answer.encode_to_vec()).await?;
+        let Some(at) = taken else { return Ok(None) };
+        self.db.wake_relay();
+        (row.created_at, row.updated_at, row.read_at) = (at, at, at);
+        Ok(Some(Box::new(row)))
     }
 
     /// What a refused caller is told: every rule, staff also for what, and free slots near it when another may do.
@@ -425,6 +467,8 @@ pub(super) enum Taken {
     Stale,
     /// The patient is not known to exist.
     Stranger,
+    /// The patient was merged into this one.
+    Merged(PatientId),
 }
 
 /// Whose appointments are in the way is for staff to know.
@@ -433,6 +477,12 @@ pub(super) fn as_seen_by(caller: &Caller, mut clashes: Vec<Clash>) -> Vec<Clash>
         clashes.iter_mut().for_each(|clash| clash.with = None);
     }
     clashes
+}
+
+/// Who takes a slot, and what staff overrides.
+fn by<'a>(caller: &'a Caller, slot: &'a Slot, new: &'a NewReservation) -> By<'a> {
+    let override_reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
+    By { actor: Some(caller), override_reason, overridden: &new.overridden }
 }
 
 /// One provider: whichever suitable room is free. Nothing is kept of a refusal, for the caller rolls back.
@@ -444,9 +494,11 @@ async fn try_take(
     (provider, calendar_version): (ProviderId, i64),
 ) -> Result<Taken, Error> {
     let Judged { rooms, new, .. } = judged;
-    let override_reason = (!slot.override_reason.is_empty()).then_some(slot.override_reason.as_str());
-    let by = By { actor: Some(caller), override_reason, overridden: &new.overridden };
+    let by = by(caller, slot, new);
     let mut look = look(tx, new, provider, rooms).await?;
+    if let Some(survivor) = look.merged_into {
+        return Ok(Taken::Merged(survivor));
+    }
     if !look.patient_known {
         return Ok(Taken::Stranger);
     }
@@ -469,6 +521,9 @@ async fn try_take(
             return Ok(Taken::No(clashes));
         }
         look = store::look(tx, new, provider, rooms).await?;
+        if look.stale {
+            return Ok(Taken::Stale);
+        }
     }
     no_room(tx, judged, provider).await
 }

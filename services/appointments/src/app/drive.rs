@@ -33,10 +33,21 @@ const SETTLE_EVERY: Duration = Duration::from_millis(25);
 /// How long it waits before it answers with what there is.
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 
+/// A hold as the booking it becomes.
+fn confirmed(mut row: Reservation, copay: Copay, charge: Option<ChargeId>) -> Result<Reservation, Error> {
+    step(&mut row, State::Booked)?;
+    row.copay = copay;
+    row.charge_id = charge.or(row.charge_id);
+    Ok(row)
+}
+
 impl App {
     /// Drives a booking in a task of its own, so that it goes on when the caller leaves.
     /// `created` = the hold was made by the same call, and goes with it when nothing could be tried.
     pub(super) async fn drive_to_end(&self, row: Reservation, created: bool) -> Result<Booked, Error> {
+        if row.state != State::Held {
+            return Ok(row.into());
+        }
         let app = self.clone();
         let task = tokio::spawn(async move { app.drive(row, created).await }.in_current_span());
         task.await.map_err(|e| Error::Kit(KitError::internal(e)))?
@@ -47,7 +58,7 @@ impl App {
         let id = row.id;
         let (State::Held, Some(attempt)) = (row.state, row.attempt_id) else { return Ok(row.into()) };
         if row.copay == Copay::NotRequired {
-            return Ok(self.confirm(id, Copay::NotRequired, None).await?.into());
+            return Ok(self.confirm(row, Copay::NotRequired, None).await?.into());
         }
         let request = AuthorizeCopayRequest {
             request_id: attempt.to_string(),
@@ -66,7 +77,7 @@ impl App {
                 let charge_id = charge.id.parse().ok();
                 match charge.state() {
                     ChargeState::Authorized => {
-                        Ok(self.confirm(id, Copay::Authorized, charge_id).await?.into())
+                        Ok(self.confirm(row, Copay::Authorized, charge_id).await?.into())
                     }
                     ChargeState::RequiresAction => {
                         let row = self
@@ -80,7 +91,7 @@ impl App {
                     }
                 }
             }
-            Authorization::NotDue => Ok(self.confirm(id, Copay::NotRequired, None).await?.into()),
+            Authorization::NotDue => Ok(self.confirm(row, Copay::NotRequired, None).await?.into()),
             Authorization::Declined(decline_code) => {
                 let declined =
                     Standing { decline_code: &decline_code, ..standing(Copay::Declined, None, None) };
@@ -111,10 +122,18 @@ impl App {
     /// HELD becomes BOOKED, unless the hold's time is up by the shared clock. Whoever is second finds it done.
     async fn confirm(
         &self,
-        id: AppointmentId,
+        row: Reservation,
         copay: Copay,
         charge: Option<ChargeId>,
     ) -> Result<Reservation, Error> {
+        let id = row.id;
+        let mut booked = confirmed(row, copay, charge)?;
+        booked.version += 1;
+        if let Some(at) = store::confirm_at_once(self.db.pool(), &booked, &events::booked(&booked)).await? {
+            self.db.wake_relay();
+            (booked.updated_at, booked.read_at, booked.driven_until) = (at, at, None);
+            return Ok(booked);
+        }
         let mut tx = self.db.begin().await?;
         let row = self.confirm_in(&mut tx, id, copay, charge).await;
         tx.commit().await?;
@@ -129,7 +148,7 @@ impl App {
         copay: Copay,
         charge: Option<ChargeId>,
     ) -> Result<Reservation, Error> {
-        let Some(mut row) = self.end_if_over(tx, id).await? else { return Err(Error::HoldExpired) };
+        let Some(row) = self.end_if_over(tx, id).await? else { return Err(Error::HoldExpired) };
         match row.state {
             State::Booked => return Ok(row),
             state if state != State::Held => {
@@ -137,11 +156,9 @@ impl App {
             }
             _ => {}
         }
-        step(&mut row, State::Booked)?;
-        row.copay = copay;
-        row.charge_id = charge.or(row.charge_id);
-        store::save(tx, &mut row, By::default(), events::booked).await?;
-        Ok(row)
+        let mut booked = confirmed(row, copay, charge)?;
+        store::save(tx, &mut booked, By::default(), events::booked).await?;
+        Ok(booked)
     }
 
     /// The locked row, after ending it when it is a hold whose time is up; `None` when it was ended just now.
@@ -214,10 +231,11 @@ impl App {
         }
     }
 
-    /// Ends holds whose time is up, finishes bookings that nobody drives and judges what calendars have marked, until told to
-    /// stop. Judging asks scheduling, so it has a loop of its own: while scheduling is away, nothing else waits for it.
+    /// Ends holds whose time is up, finishes bookings that nobody drives, judges what calendars have marked and hands over what merged
+    /// patients had, until told to stop. The latter two ask scheduling, so they have a loop of their own: while scheduling is away,
+    /// nothing else waits for it.
     pub async fn work(self) {
-        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Calendars));
+        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Visits));
     }
 
     async fn keep_at(&self, job: Job) {
@@ -225,12 +243,12 @@ impl App {
         while !self.stop.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = self.marked.notified(), if job == Job::Calendars => {}
+                () = self.marked.notified(), if job == Job::Visits => {}
                 () = self.stop.cancelled() => return,
             }
             let done = match job {
                 Job::Bookings => self.look_at_bookings().await,
-                Job::Calendars => self.judge_marked().await,
+                Job::Visits => self.look_at_visits().await,
             };
             match done {
                 Ok(()) => failing = false,
@@ -246,8 +264,13 @@ impl App {
     /// One look of all workers, one after the other.
     pub async fn look_after(&self) -> Result<(), Error> {
         self.end_stale().await?;
-        self.judge_marked().await?;
+        self.look_at_visits().await?;
         self.finish_left_open().await
+    }
+
+    async fn look_at_visits(&self) -> Result<(), Error> {
+        self.judge_marked().await?;
+        self.hand_over_due().await
     }
 
     async fn look_at_bookings(&self) -> Result<(), Error> {
@@ -288,7 +311,7 @@ impl App {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Bookings,
-    Calendars,
+    Visits,
 }
 
 /// What is told of a hold that came to nothing; `None` of anything else.

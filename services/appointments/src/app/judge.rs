@@ -14,7 +14,7 @@ use proto::clinic::scheduling::v1::{AvailabilityQuery, CheckSlotRequest, SearchA
 
 use super::{App, step};
 use crate::app::book::Slot;
-use crate::domain::{NewReservation, Reservation, State};
+use crate::domain::{Conflict, NewReservation, Reservation, State};
 use crate::error::{Error, reason_of};
 use crate::store::By;
 use crate::{events, store};
@@ -83,6 +83,9 @@ impl App {
             // It moved on, or its calendar did; a mark that stands is taken up again.
             return Ok(());
         }
+        // Whatever its calendar says, it waits for its patient's survivor.
+        let own = row.displaced_reasons.iter().filter(|reason| Conflict::is_own_rule(reason));
+        reasons.extend(own.cloned());
         row.calendar_version = version;
         row.judge_at = None;
         match (row.state, reasons.is_empty()) {
@@ -115,7 +118,7 @@ impl App {
     }
 
     /// Slots that a displaced patient could have instead. Without an answer the patient is told without.
-    async fn alternatives(&self, row: &Reservation) -> Vec<SlotOption> {
+    pub(super) async fn alternatives(&self, row: &Reservation) -> Vec<SlotOption> {
         let (before, after) = ALTERNATIVE_DAYS;
         let query = AvailabilityQuery {
             service_type_id: row.service_type_id.to_string(),

@@ -4,6 +4,7 @@ mod board;
 mod book;
 mod drive;
 mod judge;
+mod merge;
 mod read;
 mod reschedule;
 mod visit;
@@ -16,6 +17,7 @@ use kit::clock::Clock;
 use kit::db::Db;
 use kit::idempotency::{self, Attempt, Fresh, Key};
 use kit::ids::{AppointmentId, PatientId, ProviderId};
+use kit::merges;
 use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::auth::v1::Role;
@@ -45,7 +47,7 @@ pub struct App {
     patients: Arc<dyn Patients>,
     billing: Arc<dyn Billing>,
     stop: CancellationToken,
-    /// Something waits to be judged again.
+    /// Something waits to be judged again, or to pass to another patient.
     pub(crate) marked: Arc<Notify>,
     feed: board::Feed,
 }
@@ -82,6 +84,23 @@ impl App {
         self.stop.clone()
     }
 
+    /// For whom a patient-facing call acts: the calling patient, or the one that staff names.
+    async fn patient_of(&self, caller: &Caller, named: Option<PatientId>) -> Result<PatientId, Error> {
+        match (named, caller.only_patient()) {
+            (Some(named), _) => {
+                self.may_name(caller, named).await?;
+                Ok(named)
+            }
+            (None, Some(own)) => Ok(own),
+            (None, None) => Err(KitError::invalid("patient_id", "is required: the UUID of a Patient").into()),
+        }
+    }
+
+    /// PATIENT_NOT_FOUND when a patient names another.
+    pub async fn may_name(&self, caller: &Caller, named: PatientId) -> Result<(), Error> {
+        Ok(merges::see_in(&self.db, caller, named, named).await?)
+    }
+
     /// Opens a transaction for a call, or finds what it was answered before.
     async fn begin(&self, key: Option<Key>) -> Result<Attempt<pb::Appointment>, Error> {
         Ok(idempotency::begin_keyed(&self.db, key, None).await?)
@@ -103,7 +122,7 @@ async fn open(
     etag: &str,
 ) -> Result<Reservation, Error> {
     let row = store::lock(tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
-    caller.see(row.patient_id, id)?;
+    merges::see(tx, caller, row.patient_id, id).await?;
     if !etag.is_empty() && etag != row.etag() {
         return Err(KitError::EtagMismatch { kind: "Appointment" }.into());
     }
@@ -144,19 +163,6 @@ async fn look(
         expire(tx, &mut stale).await?;
     }
     Ok(store::look(tx, new, provider, rooms).await?)
-}
-
-/// For whom a patient-facing call acts: the calling patient, or the one that staff names.
-fn patient_of(caller: &Caller, named: Option<PatientId>) -> Result<PatientId, Error> {
-    match (caller.only_patient(), named) {
-        (Some(own), None) => Ok(own),
-        (Some(own), Some(named)) => {
-            caller.see(named, named)?;
-            Ok(own)
-        }
-        (None, Some(named)) => Ok(named),
-        (None, None) => Err(KitError::invalid("patient_id", "is required: the UUID of a Patient").into()),
-    }
 }
 
 /// Staff may do what patients may not: choose a room, override a rule.

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::ids::AppointmentId;
+use kit::merges;
 use kit::page::Page;
 use kit::status::Error as KitError;
 use uuid::Uuid;
@@ -42,7 +43,7 @@ impl App {
     ) -> Result<(Reservation, Vec<Change>), Error> {
         let mut conn = self.db.pool().acquire().await?;
         let row = store::get(&mut conn, id).await?.ok_or_else(|| KitError::not_found(id))?;
-        caller.see(row.patient_id, id)?;
+        merges::see(&mut conn, caller, row.patient_id, id).await?;
         let history = if with_history { store::history(&mut conn, id).await? } else { vec![] };
         Ok((row, history))
     }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::idempotency::{self, Attempt};
 use kit::ids::{ClinicId, ProviderId, RoomId};
+use kit::merges;
 use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
 use sqlx::{Connection as _, PgConnection};
@@ -46,11 +47,15 @@ impl App {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
             let row = self.load(to.change.id).await?;
-            caller.see(row.patient_id, row.id)?;
+            let mut conn = self.db.pool().acquire().await?;
+            merges::see(&mut conn, caller, row.patient_id, row.id).await?;
+            // What has not passed to the survivor yet does so now.
+            let patient = merges::survivor(&mut conn, row.patient_id).await?;
+            drop(conn);
             movable(&row)?;
             let provider = to.provider.unwrap_or(row.provider_id);
             let slot = Slot {
-                patient: Some(row.patient_id),
+                patient: Some(patient),
                 service_type: row.service_type_id,
                 clinic: to.clinic.unwrap_or(row.clinic_id),
                 provider: Some(provider),
@@ -58,7 +63,7 @@ impl App {
                 start: to.start,
                 override_reason: to.override_reason.clone(),
             };
-            let mut judged = self.judge(caller, &slot, row.patient_id, row.id, |_| State::Booked).await?;
+            let mut judged = self.judge(caller, &slot, patient, row.id, |_| State::Booked).await?;
             // It stays in its room where it can.
             judged.rooms.sort_by_key(|room| *room != row.room_id.uuid());
             let mut fresh = match idempotency::begin_keyed(&self.db, to.change.key.clone(), None).await? {
@@ -67,7 +72,7 @@ impl App {
             };
             match try_move(&mut fresh.tx, caller, to, &judged, received).await? {
                 Taken::Yes(row) => return finish(fresh, &row).await,
-                Taken::Stranger | Taken::Stale => {}
+                Taken::Stranger | Taken::Merged(_) | Taken::Stale => {}
                 Taken::No(clashes) => {
                     drop(fresh);
                     return Err(self.refusal(caller, &slot, &judged.new, clashes).await);
@@ -114,6 +119,7 @@ async fn try_move(
     }
     let after = Reservation {
         state: State::Booked,
+        patient_id: new.patient_id,
         clinic_id: new.clinic_id,
         provider_id: provider,
         start: new.visit.start,
@@ -158,6 +164,9 @@ async fn try_move(
             return Ok(Taken::No(clashes));
         }
         look = store::look(tx, new, provider, rooms).await?;
+        if look.stale {
+            return Ok(Taken::Stale);
+        }
     }
     no_room(tx, judged, provider).await
 }

@@ -23,6 +23,7 @@ pub struct Change {
     pub room_id: Uuid,
     pub override_reason: Option<String>,
     pub overridden: Vec<String>,
+    pub patient_id: Option<Uuid>,
 }
 
 /// An appointment's history, oldest first.
@@ -30,7 +31,8 @@ pub async fn history(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result
     sqlx::query_as!(
         Change,
         r#"select version, state as "state: State", changed_at, actor, actor_role, lower(visit) as "start!",
-                  upper(visit) as "end!", clinic_id, provider_id, room_id, override_reason, overridden
+                  upper(visit) as "end!", clinic_id, provider_id, room_id, override_reason, overridden,
+                  patient_id
            from appointments.change where reservation_id = $1 order by version"#,
         id.uuid()
     )

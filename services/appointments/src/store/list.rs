@@ -10,7 +10,7 @@ use crate::domain::{Copay, Reservation, State};
 /// What a list asks for. Empty filters match all.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Only this patient's.
+    /// Only this patient's, by any of the person's ids.
     pub patient: Option<PatientId>,
     /// Only at this clinic.
     pub clinic: Option<ClinicId>,
@@ -54,7 +54,7 @@ pub async fn list(
             let (after_start, after_id) = after.unzip();
             let (earliest, latest) = filter.starts();
             reservations!(
-                r#"where ($1::uuid is null or r.patient_id = $1) and ($2::uuid is null or r.clinic_id = $2)
+                r#"where ($1::uuid is null or r.patient_id = any(appointments.ids_of($1))) and ($2::uuid is null or r.clinic_id = $2)
                      and ($3::uuid is null or r.provider_id = $3) and ($10::uuid is null or r.room_id = $10)
                      and ($11::date is null or r.visit_date = $11)
                      and ($12::timestamptz is null or lower(r.visit) > $12)

@@ -8,6 +8,7 @@ mod displaced;
 mod harness;
 mod intake;
 mod lists;
+mod merges;
 mod model;
 mod moves;
 mod races;

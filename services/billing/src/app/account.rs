@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use kit::ids::{ChargeId, PatientId};
+use kit::merges;
 use kit::page::Page;
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ pub type Key = (DateTime<Utc>, Uuid);
 /// A patient's account. Amounts in minor units of the network's currency.
 #[derive(Clone, Debug)]
 pub struct Account {
+    /// Who answers for it: the survivor of a merged patient.
+    pub patient: PatientId,
     /// What the patient owes; below zero = is owed.
     pub balance: i64,
     /// What is reserved on the patient's cards.
@@ -59,7 +62,7 @@ impl App {
         Ok((rows, refunds, next))
     }
 
-    /// A patient's account, as of one moment, with a page of the statement of `interval`.
+    /// A patient's account, merged records included, as of one moment, with a page of the statement of `interval`.
     pub async fn account(
         &self,
         patient: PatientId,
@@ -71,6 +74,7 @@ impl App {
         let lines = ledger::statement(&mut tx, patient, interval, page.after, page.limit()).await?;
         let (lines, next_page_token) = page.cut(lines, |line| (line.posted_at, line.id));
         Ok(Account {
+            patient: merges::survivor(&mut tx, patient).await?,
             balance: ledger::balance(&mut tx, patient).await?,
             authorized: ledger::authorized(&mut tx, patient).await?,
             cards: cards::of_patient(&mut tx, patient).await?,

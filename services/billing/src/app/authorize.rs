@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, RequestId, ServiceTypeId};
+use kit::merges;
 use kit::status::Error as KitError;
 use sqlx::PgConnection;
 use tracing::Instrument as _;
@@ -136,7 +137,7 @@ async fn plan(tx: &mut PgConnection, call: &AuthorizeCopay, now: DateTime<Utc>) 
             Err(Error::HoldExpired)
         };
     };
-    if visit.patient != call.patient {
+    if visit.patient != call.patient && visit.patient != merges::survivor(tx, call.patient).await? {
         return Err(KitError::invalid("patient_id", "must be the patient of the appointment").into());
     }
     let over = visit.ended.is_some() || met.now >= call.authorize_by;

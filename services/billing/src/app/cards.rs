@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::idempotency::{self, Attempt};
 use kit::ids::{PatientId, PaymentMethodId, RequestId};
+use kit::merges;
 use proto::clinic::billing::v1 as pb;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
@@ -30,6 +31,7 @@ impl App {
             Attempt::Replayed(answer) => return Ok(answer),
             Attempt::Fresh(fresh) => fresh.tx,
         };
+        let patient = merges::survivor(&mut seen, patient).await?;
         let full = cards::of_patient(&mut seen, patient).await?.len() >= card::MOST_PER_PATIENT;
         // The provider is asked outside any transaction; the request is begun again with the answer at hand.
         seen.rollback().await?;
@@ -91,15 +93,10 @@ pub(super) async fn usable_card(
     named: Option<PaymentMethodId>,
     now: DateTime<Utc>,
 ) -> Result<Card, Error> {
+    let mut on_file = cards::of_patient(conn, patient).await?.into_iter();
     let card = match named {
-        Some(id) => {
-            let card = cards::get(conn, id).await?.filter(|card| card.patient == patient);
-            card.ok_or_else(|| kit::status::Error::not_found(id))?
-        }
-        None => {
-            let default = cards::of_patient(conn, patient).await?.into_iter().find(|card| card.is_default);
-            default.ok_or(Error::PaymentMethodRequired)?
-        }
+        Some(id) => on_file.find(|card| card.id == id).ok_or_else(|| kit::status::Error::not_found(id))?,
+        None => on_file.find(|card| card.is_default).ok_or(Error::PaymentMethodRequired)?,
     };
     if card.expired(now) { Err(Error::PaymentMethodRequired) } else { Ok(card) }
 }

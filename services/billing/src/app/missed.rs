@@ -11,14 +11,14 @@ use crate::domain::visit::Visit;
 use crate::store::{attempts, charges};
 
 impl App {
-    /// Makes the fee that the visit's end costs. Once its co-pay can give it nothing more than `drawn`, what is left is asked of
-    /// the card on file.
+    /// Makes the fee that the visit's end costs. Once its co-pay can give it nothing more than what was `drawn`, of which payment,
+    /// what is left is asked of the card on file.
     pub(super) async fn bring_fee_along(
         &self,
         tx: &mut PgConnection,
         visit: &Visit,
         copay: Option<&Charge>,
-        drawn: i64,
+        drawn: (i64, Option<String>),
         now: DateTime<Utc>,
     ) -> sqlx::Result<()> {
         let settled = copay.is_none_or(Charge::gives_no_more);
@@ -31,7 +31,7 @@ impl App {
         };
         let Some(mut fee) = fee.filter(|fee| settled && fee.awaits_copay()) else { return Ok(()) };
         // Who came after all is charged nothing more.
-        let card = match fee.take_from_copay(drawn) && !visit.fee_reversed {
+        let card = match fee.take_from_copay(drawn.0, drawn.1) && !visit.fee_reversed {
             true => {
                 card_on_file(tx, visit.patient, copay.and_then(|copay| copay.payment_method), now).await?
             }

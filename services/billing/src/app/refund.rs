@@ -17,13 +17,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::App;
-use super::settle::{KEY_TRUST, after_change, pause, record};
+use super::settle::{GIVEN_UP_AFTER, KEY_TRUST, MISSING_LOOK, after_change, pause, record};
 use crate::domain::charge::{Charge, Happened, Kind, State};
 use crate::domain::ledger;
 use crate::domain::refund::{Cause, Refund, RefundState, sources, split};
 use crate::domain::visit::Visit;
 use crate::error::Error;
-use crate::gateway::{Failure, GivenBack, RefundOrder};
+use crate::gateway::{Failure, GivenBack, MISSING, RefundOrder};
 use crate::store::refunds::{self, Part};
 use crate::store::{charges, ledger as journal};
 use crate::wire;
@@ -115,8 +115,7 @@ impl App {
         };
         refunds::insert(tx, &refund).await?;
         let given = refunds::given(tx, charge.id).await?;
-        let copay = drawn_from(tx, charge).await?;
-        for (n, (payment, amount)) in (1..).zip(split(amount, &sources(charge, copay.as_deref(), &given))) {
+        for (n, (payment, amount)) in (1..).zip(split(amount, &sources(charge, &given))) {
             let part = Part {
                 refund: refund.id,
                 number: n,
@@ -178,6 +177,16 @@ impl App {
             Err(Failure::Refused { code } | Failure::Declined { code }) if part.reference.is_none() => {
                 self.settle_part(&part, None, RefundState::Failed, &code, true).await.map(drop)
             }
+            Err(Failure::Refused { code }) if code == MISSING => {
+                let mut conn = self.db.pool().acquire().await?;
+                let missing = refunds::missing(&mut conn, &part, MISSING_LOOK).await?;
+                drop(conn);
+                tracing::error!(refund = %part.refund, since = ?missing, "the provider does not know a refund");
+                if missing.is_none_or(|since| self.clock.now() - since < GIVEN_UP_AFTER) {
+                    return Ok(());
+                }
+                self.settle_part(&part, None, RefundState::Failed, MISSING, true).await.map(drop)
+            }
             Err(failure) => {
                 tracing::warn!(refund = %part.refund, tries = part.tries, error = %failure, "a refund waits for the provider");
                 let mut conn = self.db.pool().acquire().await?;
@@ -198,9 +207,8 @@ impl App {
         let found = charges::lock_with_visit(&mut tx, appointment, kind).await.map_err(lost)?;
         let Some((charge, _)) = found else { return Ok(None) };
         let given = refunds::given(&mut tx, charge.id).await.map_err(lost)?;
-        let copay = drawn_from(&mut tx, &charge).await.map_err(lost)?;
         tx.rollback().await.map_err(lost)?;
-        let left = sources(&charge, copay.as_deref(), &given);
+        let left = sources(&charge, &given);
         let left = left.iter().find(|source| source.payment == part.payment).map_or(0, |source| source.left);
         let asked_at = part.asked_at.unwrap_or_else(|| self.clock.now());
         if self.clock.now() - asked_at >= KEY_TRUST {
@@ -274,19 +282,21 @@ impl App {
         }
         match part.state {
             RefundState::Succeeded => {
-                post(&mut tx, &charge, &ledger::given_back(kind, part.amount), now).await?
+                let earned = journal::earned(&mut tx, charge.id).await?;
+                post(&mut tx, &charge, &ledger::given_back(kind, part.amount, earned), now).await?
             }
             RefundState::Failed => {
-                if was == RefundState::Succeeded {
-                    post(&mut tx, &charge, &ledger::kept(kind, part.amount), now).await?;
-                }
+                let (was_given, anyway) = (was == RefundState::Succeeded, charge.without_cause(&visit));
+                post(&mut tx, &charge, &ledger::refused(kind, part.amount, was_given, anyway), now).await?;
                 charge.refund_failed(part.amount);
                 if refunds::states(&mut tx, part.refund).await?.len() > 1 {
                     refunds::part_ways(&mut tx, &part).await?;
                 } else {
                     refunds::set_state(&mut tx, part.refund, RefundState::Failed).await?;
                 }
-                tracing::warn!(charge = %charge.id, refund = %part.refund, reason = failure, "a refund failed");
+                let owed_to_patient = anyway.then_some(part.amount);
+                let (id, refund) = (charge.id, part.refund);
+                tracing::warn!(charge = %id, %refund, reason = failure, owed_to_patient, "a refund failed");
             }
             RefundState::Pending => {}
         }
@@ -324,13 +334,11 @@ impl App {
         };
         let now = self.clock.now();
         let mut tx = self.db.begin().await?;
-        let found = charges::of_payments(&mut tx, &[payment.to_owned()]).await?;
-        let Some((found, _)) = found.into_iter().next() else { return Ok(Taken::Foreign) };
+        let Some((found, _)) = charges::that_took(&mut tx, payment).await? else { return Ok(Taken::Foreign) };
         if found.pending() || (found.kind == Kind::Copay && !found.gives_no_more()) {
             return Ok(Taken::TooEarly);
         }
-        // What a co-pay's payment took may be its visit's fee.
-        let kind = if found.captured > 0 { found.kind } else { Kind::NoShowFee };
+        let kind = found.kind;
         let locked = charges::lock_with_visit(&mut tx, found.appointment, kind).await?;
         let Some((mut charge, visit)) = locked else { return Ok(Taken::Foreign) };
         if charge.pending() {
@@ -341,8 +349,7 @@ impl App {
         }
         let before = refunds::given(&mut tx, charge.id).await?;
         let known: i64 = before.iter().filter(|(from, _)| from == payment).map(|(_, amount)| amount).sum();
-        let copay = drawn_from(&mut tx, &charge).await?;
-        let left = sources(&charge, copay.as_deref(), &before);
+        let left = sources(&charge, &before);
         let left = left.iter().find(|source| source.payment == payment).map_or(0, |source| source.left);
         // More than the payment says it gave is what a capture or a cancellation released.
         let real = given.of_payment.is_none_or(|all| known + given.amount <= all);
@@ -375,20 +382,13 @@ impl App {
         refunds::insert_part(&mut tx, &part).await?;
         charge.refunded += given.amount;
         if given.state == RefundState::Succeeded {
-            post(&mut tx, &charge, &ledger::given_back(kind, given.amount), now).await?;
+            let earned = journal::earned(&mut tx, charge.id).await?;
+            post(&mut tx, &charge, &ledger::given_back(kind, given.amount, earned), now).await?;
         }
         self.conclude_refund(&mut tx, &visit, &mut charge, refund.id, now).await?;
         charges::save(&mut tx, &mut charge, None, now).await?;
         end(tx, keep).await?;
         Ok(Taken::News)
-    }
-}
-
-/// The payment that a fee drew from.
-async fn drawn_from(conn: &mut PgConnection, charge: &Charge) -> sqlx::Result<Option<String>> {
-    match charge.kind {
-        Kind::Copay => Ok(None),
-        Kind::NoShowFee => refunds::copay_payment(conn, charge.appointment).await,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::domain::ledger;
 use crate::domain::visit::Visit;
 use crate::error::Error;
 use crate::events;
-use crate::gateway::{Failure, KEY_LIFE_HOURS, Order, Payment, PaymentGateway};
+use crate::gateway::{Failure, KEY_LIFE_HOURS, MISSING, Order, Payment, PaymentGateway};
 use crate::store::attempts::{self, Asking};
 use crate::store::{charges, ledger as journal};
 
@@ -29,6 +29,10 @@ const ASKING: Duration = Duration::from_secs(16);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// Pause between looks while the patient is to confirm; the provider's webhook usually comes first.
 const CONFIRMATION_LOOK: Duration = Duration::from_secs(2);
+/// Pause between looks at a payment or refund that the provider does not know.
+pub(super) const MISSING_LOOK: Duration = Duration::from_secs(60 * 60);
+/// How long it is waited for: so long that a wrong key to the provider's API, under which nothing is known, is put right before.
+pub(super) const GIVEN_UP_AFTER: TimeDelta = TimeDelta::hours(24);
 /// A key this old is no longer trusted to act once; a margin for clocks and slow answers is taken off its life.
 pub(super) const KEY_TRUST: TimeDelta = TimeDelta::hours(KEY_LIFE_HOURS - 1);
 /// What a bank that asks for a patient who is away comes to, in the provider's words.
@@ -66,6 +70,7 @@ impl App {
         let too_long = |_| Err(Failure::Unknown(format!("no answer in {} s", ASKING.as_secs())));
         match answer.await.unwrap_or_else(too_long) {
             Ok(payment) => self.learn(&charge, payment).await,
+            Err(Failure::Refused { code }) if code == MISSING => self.miss(charge).await,
             Err(failure) => {
                 tracing::warn!(charge = %charge.id, ?step, tries = charge.tries, error = %failure, "a charge waits for the provider");
                 let mut conn = self.db.pool().acquire().await?;
@@ -73,6 +78,19 @@ impl App {
                 Ok(None)
             }
         }
+    }
+
+    /// Waits for a payment that the provider does not know, and then ends it as released: nothing can be taken by it any more.
+    async fn miss(&self, charge: Charge) -> Result<Driven, Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let missing = charges::missing(&mut conn, charge.id, charge.revision, MISSING_LOOK).await?;
+        drop(conn);
+        tracing::error!(charge = %charge.id, since = ?missing, "the provider does not know a payment");
+        if missing.is_none_or(|since| self.clock.now() - since < GIVEN_UP_AFTER) {
+            return Ok(None);
+        }
+        let reference = charge.provider_reference.clone();
+        self.learn(&charge, Payment { reference, standing: Standing::Released }).await
     }
 
     /// Takes over what the provider said of `seen`, unless someone else did so in the meantime.
@@ -92,7 +110,7 @@ impl App {
         if charge == was {
             let due =
                 if charge.pending() { Some(pause(charge.tries)) } else { after_change(&charge, &visit, now) };
-            charges::postpone(&mut tx, charge.id, charge.revision, due).await?;
+            charges::found(&mut tx, charge.id, charge.revision, due).await?;
         } else {
             self.conclude(&mut tx, &visit, was.state, &mut charge, happened, now).await?;
         }
@@ -124,7 +142,7 @@ impl App {
             return self.reverse_if_late(tx, visit, charge, now).await;
         }
         let drawn = happened.iter().find_map(|happened| match happened {
-            Happened::Voided { drawn, .. } => Some(*drawn),
+            Happened::Voided { drawn, payment, .. } => Some((*drawn, payment.clone())),
             Happened::Authorized { .. }
             | Happened::NotAuthorized { .. }
             | Happened::Captured { .. }
@@ -133,7 +151,7 @@ impl App {
             | Happened::Owed
             | Happened::Refunded { .. } => None,
         });
-        self.bring_fee_along(tx, visit, Some(charge), drawn.unwrap_or(0), now).await
+        self.bring_fee_along(tx, visit, Some(charge), drawn.unwrap_or_default(), now).await
     }
 }
 
@@ -176,11 +194,16 @@ async fn ask(
         Step::LookUp => return gateway.look_up(reference()).await,
     };
     if let Some(old) = &asking.replaces {
-        let before = gateway.cancel(&key("replace"), old).await?;
-        match before.standing {
-            Standing::Released => {}
-            Standing::Taken { .. } => return Ok(before),
-            Standing::Reserved { .. } | Standing::ActionRequired { .. } | Standing::Refused { .. } => {
+        match gateway.cancel(&key("replace"), old).await.map(|before| (before.standing.clone(), before)) {
+            Ok((Standing::Released, _)) => {}
+            Ok((Standing::Taken { .. }, before)) => return Ok(before),
+            // What does not exist reserves nothing.
+            Err(Failure::Refused { code }) if code == MISSING => {}
+            Err(failure) => return Err(failure),
+            Ok((
+                Standing::Reserved { .. } | Standing::ActionRequired { .. } | Standing::Refused { .. },
+                _,
+            )) => {
                 return Err(Failure::Unknown("the payment before is not cancelled".into()));
             }
         }

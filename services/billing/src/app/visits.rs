@@ -19,7 +19,7 @@ impl App {
         let now = self.clock.now();
         // The visit's row is locked by having been written.
         let Some(mut copay) = charges::lock(tx, visit.appointment, Kind::Copay).await? else {
-            return self.bring_fee_along(tx, &visit, None, 0, now).await;
+            return self.bring_fee_along(tx, &visit, None, (0, None), now).await;
         };
         let before = copay.clone();
         let happened = visit.ended.map(|ended| copay.follow(ended)).unwrap_or_default();
@@ -30,12 +30,11 @@ impl App {
         if !copay.pending() || copay.renews(&visit, now) {
             charges::postpone(tx, copay.id, copay.revision, after_change(&copay, &visit, now)).await?;
         }
-        self.bring_fee_along(tx, &visit, Some(&copay), 0, now).await
+        self.bring_fee_along(tx, &visit, Some(&copay), (0, None), now).await
     }
 
     /// Follows a patient who comes after the visit was closed as missed: its fee is taken back, once, whatever came before or comes
-    /// after. A co-pay that was voided meanwhile stays so, for that is final; one that still lives is taken when the visit is
-    /// attended, as any other.
+    /// after. The co-pay is taken when the visit is attended, as any other; one that was voided meanwhile is then asked for anew.
     pub async fn follow_late_arrival(&self, tx: &mut PgConnection, visit: Visit) -> sqlx::Result<()> {
         let news = visits::reverse_fee(tx, &visit).await?;
         let appointment = visit.appointment;

@@ -1,7 +1,8 @@
 //! What the provider told: kept at once, applied later; and what it could not deliver, asked for.
 //!
-//! An event is a hint. One about a payment has its charge looked at; one about a refund has the refund looked up and taken over.
-//! So the order in which events come, and how often, does not matter.
+//! An event is a hint. One about a payment has its charge looked at; one about a refund or a dispute has that looked up and taken
+//! over; one about a payment that is no charge's newest has it ended, if it reserves anything. So the order in which events come,
+//! and how often, does not matter.
 
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ use super::settle::{LEASE, pause};
 use crate::domain::charge::State;
 use crate::error::Error;
 use crate::gateway::{Event, Failure, Span};
-use crate::store::webhooks::OfRefund;
+use crate::store::webhooks::{About, Told};
 use crate::store::{charges, chores, refunds, webhooks};
 
 /// Events about payments applied in one transaction.
 const BATCH: i64 = 500;
-/// Refunds, and events about refunds, looked at at once by one replica.
+/// Refunds, and events looked into by themselves, looked at at once by one replica.
 const CONCURRENCY: i64 = 8;
 /// How soon work of elsewhere is noticed; this process's own wakes at once.
 const POLL: Duration = Duration::from_secs(1);
@@ -32,7 +33,9 @@ const BACKFILL_EVERY: Duration = Duration::from_secs(5 * 60);
 const OVERLAP: TimeDelta = TimeDelta::minutes(15);
 /// How long the provider lists an event (docs.stripe.com/api/events).
 const LISTED_FOR: TimeDelta = TimeDelta::days(30);
-/// Looks at a refund whose payment is still on its way; after them it is left to reconciliation.
+/// How long the answer that names a payment is waited for before the payment is looked into as a stray.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+/// Looks at a refund, a dispute or a stray of a payment that is still on its way; after them it is left to reconciliation.
 const MOST_TRIES: i32 = 40;
 
 /// The state of a charge that knows news of this kind already; `None` = it is no news about payments.
@@ -47,12 +50,18 @@ fn known(kind: &str) -> Option<State> {
     }
 }
 
+/// What a payment that reserves something, or may yet, is told as.
+const LIVE: [State; 2] = [State::Authorized, State::RequiresAction];
+
 impl App {
-    /// Remembers an event of the provider, in one statement.
+    /// Remembers an event of the provider, in one statement; one that cannot be news (a payment was created) not at all.
     pub async fn hear(&self, event: &Event) -> sqlx::Result<()> {
-        let news = event.refund.is_some() || (event.payment.is_some() && known(&event.kind).is_some());
+        let of_payment = event.payment.is_some() && known(&event.kind).is_some();
+        if !(of_payment || event.refund.is_some() || event.dispute.is_some()) {
+            return Ok(());
+        }
         let mut conn = self.db.pool().acquire().await?;
-        if webhooks::put(&mut conn, event, news, self.clock.now()).await? && news {
+        if webhooks::put(&mut conn, event, self.clock.now()).await? {
             self.books.notify_one();
         }
         Ok(())
@@ -67,9 +76,13 @@ impl App {
             tx.rollback().await?;
             return Ok(false);
         }
-        let news: Vec<_> =
-            taken.into_iter().filter_map(|(kind, payment)| Some((payment, known(&kind)?))).collect();
+        let told: Vec<_> =
+            taken.into_iter().filter_map(|event| known(&event.kind).map(|state| (event, state))).collect();
+        let news: Vec<_> = told.iter().map(|(event, state)| (event.payment.clone(), *state)).collect();
         let looked = charges::look_at(&mut tx, &news).await?;
+        let open = told.into_iter().filter(|(_, state)| LIVE.contains(state));
+        let open: Vec<_> = open.map(|(event, _)| event.id).collect();
+        webhooks::set_strays_apart(&mut tx, &open, ANSWERED_WITHIN).await?;
         tx.commit().await?;
         if looked > 0 {
             self.wake.notify_one();
@@ -77,20 +90,29 @@ impl App {
         Ok(more)
     }
 
-    /// Applies an event about a refund.
-    async fn apply_refund(&self, event: &OfRefund) -> Result<(), Error> {
-        let due = match self.gateway.look_up_refund(&event.refund).await {
-            Ok(given) => match self.take_over(&given, true).await? {
-                Taken::TooEarly if event.tries < MOST_TRIES => Some(pause(event.tries)),
-                Taken::TooEarly | Taken::Known | Taken::News | Taken::Foreign => None,
+    /// Applies an event that is looked into by itself.
+    async fn look_into(&self, told: &Told) -> Result<(), Error> {
+        let taken = match &told.about {
+            About::Refund(id) => match self.gateway.look_up_refund(id).await {
+                Ok(given) => Ok(self.take_over(&given, true).await?),
+                Err(failure) => Err(failure),
             },
+            About::Dispute(id) => match self.gateway.look_up_dispute(id).await {
+                Ok(dispute) => Ok(self.take_over_dispute(&dispute, true).await?),
+                Err(failure) => Err(failure),
+            },
+            About::Stray(payment, charge) => self.end_stray(payment, *charge).await?,
+        };
+        let due = match taken {
+            Ok(Taken::TooEarly) if told.tries < MOST_TRIES => Some(pause(told.tries)),
+            Ok(Taken::TooEarly | Taken::Known | Taken::News | Taken::Foreign) => None,
             Err(Failure::Refused { .. } | Failure::Declined { .. }) => None,
             Err(failure @ Failure::Unknown(_)) => {
-                tracing::warn!(event = event.id, error = %failure, "a payment webhook waits for the provider");
-                Some(pause(event.tries))
+                tracing::warn!(event = told.id, error = %failure, "a payment webhook waits for the provider");
+                Some(pause(told.tries))
             }
         };
-        Ok(webhooks::postpone(&mut *self.db.pool().acquire().await?, &event.id, due).await?)
+        Ok(webhooks::postpone(&mut *self.db.pool().acquire().await?, &told.id, due).await?)
     }
 
     /// Reads what the provider has told lately, and keeps what no webhook brought. True = it was time to.
@@ -151,10 +173,10 @@ async fn round(app: &App, free: i64, running: &mut JoinSet<()>) -> sqlx::Result<
     let more = app.apply_payments().await?;
     let mut conn = app.db.pool().acquire().await?;
     let parts = refunds::claim(&mut conn, free, LEASE).await?;
-    let told = webhooks::claim_refunds(&mut conn, free - parts.len() as i64, LEASE).await?;
+    let told = webhooks::claim(&mut conn, free - parts.len() as i64, LEASE).await?;
     drop(conn);
     let waits = |error: Error| {
-        tracing::warn!(error = format!("{error:?}"), "a refund waits for the end of its lease");
+        tracing::warn!(error = format!("{error:?}"), "a refund or webhook waits for the end of its lease");
     };
     for id in parts {
         let app = app.clone();
@@ -162,7 +184,7 @@ async fn round(app: &App, free: i64, running: &mut JoinSet<()>) -> sqlx::Result<
     }
     for event in told {
         let app = app.clone();
-        running.spawn(async move { app.apply_refund(&event).await.unwrap_or_else(waits) });
+        running.spawn(async move { app.look_into(&event).await.unwrap_or_else(waits) });
     }
     Ok(more)
 }

@@ -4,7 +4,7 @@
 //! COPAY: AUTHORIZING -> AUTHORIZED -> CAPTURING -> CAPTURED -> REFUNDED
 //!            |             |-> VOIDING -> VOIDED
 //!            |             |-> AUTHORIZING (renewed)
-//!            |             `-> LAPSED -> AUTHORIZING (renewed) | VOIDED
+//!            |             `-> LAPSED -> AUTHORIZING (renewed) | VOIDED -> LAPSED (the patient came after all)
 //!            |-> REQUIRES_ACTION -> AUTHORIZED | DECLINED | VOIDING | AUTHORIZING (another attempt)
 //!            `-> DECLINED -> AUTHORIZING (another attempt) | VOIDING
 //! NO_SHOW_FEE: CAPTURING -> CAPTURED -> REFUNDED | VOIDED (nothing was taken, and the debt is taken back)
@@ -49,7 +49,7 @@ words! {
         Captured = "CAPTURED",
         /// The provider is being asked to release the reservation.
         Voiding = "VOIDING",
-        /// Nothing is due and nothing is reserved.
+        /// Nothing is due and nothing is reserved, unless the patient comes after all.
         Voided = "VOIDED",
         /// The reservation ended before it could be captured.
         Lapsed = "LAPSED",
@@ -69,6 +69,8 @@ words! {
         CancelledLate = "CANCELLED_LATE",
         /// The patient did not come.
         NoShow = "NO_SHOW",
+        /// A reconciliation found no booked visit behind it.
+        Reconciliation = "RECONCILIATION",
     }
 }
 
@@ -140,6 +142,8 @@ pub enum Happened {
         released: i64,
         /// Taken for the visit's fee, minor units.
         drawn: i64,
+        /// The payment it was taken of.
+        payment: Option<String>,
     },
     /// The reservation ended on its own.
     Lapsed {
@@ -184,6 +188,8 @@ pub struct Charge {
     pub captured: i64,
     /// The part of a fee's `captured` that came out of the co-pay's authorization.
     pub drawn_from_copay: i64,
+    /// The co-pay's payment that it came out of.
+    pub drawn_reference: Option<String>,
     /// Given back.
     pub refunded: i64,
     /// Due and not taken.
@@ -247,6 +253,7 @@ impl Charge {
             authorized: 0,
             captured: 0,
             drawn_from_copay: 0,
+            drawn_reference: None,
             refunded: 0,
             owed: 0,
             draw: 0,
@@ -321,7 +328,7 @@ impl Charge {
         }
         match (self.state, standing) {
             (Captured | Voided | Lapsed | Refunded, _) => vec![],
-            (Voiding, Standing::Taken { amount }) if self.draw > 0 => self.voided(*amount),
+            (Voiding, Standing::Taken { amount }) if self.draw > 0 => self.voided(*amount, ended),
             // Taken, by whomever: the ledger says what is true, also of a co-pay that was to be voided or is owed.
             (
                 Authorizing | Authorized | RequiresAction | Declined | Capturing | Voiding,
@@ -332,7 +339,7 @@ impl Charge {
                 self.leave_reservation(Captured);
                 vec![Happened::Captured { debt }]
             }
-            (Voiding, Standing::Released) => self.voided(0),
+            (Voiding, Standing::Released) => self.voided(0, ended),
             (
                 Voiding,
                 Standing::Reserved { .. } | Standing::ActionRequired { .. } | Standing::Refused { .. },
@@ -389,17 +396,16 @@ impl Charge {
                 self.owed = self.amount;
                 vec![Happened::Owed]
             }
-            (State::Authorized | State::RequiresAction | State::Declined, Some(cause)) => {
-                self.void_cause = Some(cause);
-                self.draw = ended.fee.min(self.authorized);
-                self.client_secret = None;
-                self.state = State::Voiding;
-                // Without a payment at the provider there is nothing to release.
-                if self.provider_reference.is_none() { self.voided(0) } else { vec![] }
+            (State::Authorized | State::RequiresAction | State::Declined | State::Lapsed, Some(cause)) => {
+                self.void(cause, ended.fee)
             }
-            (State::Lapsed, Some(cause)) => {
-                self.void_cause = Some(cause);
-                self.voided(0)
+            // The patient came after the visit was closed as missed: the co-pay is due after all. What was reserved is gone, so
+            // it is asked for anew, as what has lapsed is.
+            (State::Voided, None) => {
+                self.void_cause = None;
+                self.provider_reference = None;
+                self.state = State::Lapsed;
+                vec![]
             }
             // Due now: see `renewal`. What the card then says ends it.
             (State::Lapsed | State::RequiresAction, None) => vec![],
@@ -409,11 +415,24 @@ impl Charge {
                 | State::Capturing
                 | State::Captured
                 | State::Voiding
-                | State::Voided
                 | State::Refunded,
                 _,
-            ) => vec![],
+            )
+            | (State::Voided, Some(_)) => vec![],
         }
+    }
+
+    /// Releases what is reserved, or may yet be, but for what the visit's `fee` takes.
+    pub fn void(&mut self, cause: VoidCause, fee: i64) -> Vec<Happened> {
+        self.void_cause = Some(cause);
+        self.draw = fee.min(self.authorized);
+        self.client_secret = None;
+        // What has lapsed, or was never made at the provider, needs no release.
+        if self.state == State::Lapsed || self.provider_reference.is_none() {
+            return self.voided(0, None);
+        }
+        self.state = State::Voiding;
+        vec![]
     }
 
     /// Whether a fee can be settled now: this co-pay will give it nothing more.
@@ -448,10 +467,13 @@ impl Charge {
         news.into_iter().chain(self.follow(ended)).collect()
     }
 
-    fn voided(&mut self, drawn: i64) -> Vec<Happened> {
+    fn voided(&mut self, drawn: i64, ended: Option<Ended>) -> Vec<Happened> {
         let released = (self.authorized - drawn).max(0);
         self.leave_reservation(State::Voided);
-        vec![Happened::Voided { released, drawn }]
+        let payment = self.provider_reference.clone();
+        let mut happened = vec![Happened::Voided { released, drawn, payment }];
+        happened.extend(ended.into_iter().flat_map(|ended| self.follow(ended)));
+        happened
     }
 
     fn leave_reservation(&mut self, state: State) {

@@ -16,6 +16,8 @@ words! {
         Refund = "REFUND",
         /// Something due was taken back.
         Reversal = "REVERSAL",
+        /// A bank took money back, or gave it back.
+        Dispute = "DISPUTE",
     }
 }
 
@@ -26,6 +28,8 @@ words! {
         Receivable = "RECEIVABLE",
         /// Money at the payment provider.
         Provider = "PROVIDER",
+        /// Withdrawn from there by banks, and not reinstated.
+        Disputed = "DISPUTED",
         /// Earned by co-pays.
         CopayRevenue = "COPAY_REVENUE",
         /// Earned by no-show fees.
@@ -46,16 +50,36 @@ pub struct Entry {
     pub amount: i64,
 }
 
-/// What money given back moves: it is no longer earned, and no longer at the provider.
-pub fn given_back(kind: Kind, amount: i64) -> [Entry; 2] {
-    let paid_out =
-        Entry { kind: EntryKind::Refund, debit: Account::Receivable, credit: Account::Provider, amount };
-    [reversal(kind, amount), paid_out]
+/// What money given back moves: it is no longer at the provider, and no longer earned, as far as it still was `earned`.
+pub fn given_back(kind: Kind, amount: i64, earned: i64) -> Vec<Entry> {
+    let reversal = Some(reversal(kind, amount.min(earned))).filter(|entry| entry.amount > 0);
+    reversal.into_iter().chain([paid_out(amount)]).collect()
 }
 
-/// What undoes [`given_back`] when the bank refuses after all.
-pub fn kept(kind: Kind, amount: i64) -> [Entry; 2] {
-    given_back(kind, amount).map(|entry| Entry { debit: entry.credit, credit: entry.debit, ..entry })
+/// What it moves that a bank refused `amount`, perhaps after it `was_given`. What is to be given back `anyway` is no longer earned:
+/// the patient is owed it.
+pub fn refused(kind: Kind, amount: i64, was_given: bool, anyway: bool) -> Vec<Entry> {
+    let undone = |entry: Entry| Entry { debit: entry.credit, credit: entry.debit, ..entry };
+    match (was_given, anyway) {
+        (false, false) => vec![],
+        (false, true) => vec![reversal(kind, amount)],
+        (true, false) => vec![undone(paid_out(amount)), undone(reversal(kind, amount))],
+        (true, true) => vec![undone(paid_out(amount))],
+    }
+}
+
+/// What it moves that banks have withdrawn `amount` more from the provider's account; below zero = reinstated.
+pub fn withdrawn(amount: i64) -> Option<Entry> {
+    let (debit, credit) = match amount {
+        0 => return None,
+        1.. => (Account::Disputed, Account::Provider),
+        _ => (Account::Provider, Account::Disputed),
+    };
+    Some(Entry { kind: EntryKind::Dispute, debit, credit, amount: amount.abs() })
+}
+
+fn paid_out(amount: i64) -> Entry {
+    Entry { kind: EntryKind::Refund, debit: Account::Receivable, credit: Account::Provider, amount }
 }
 
 fn reversal(kind: Kind, amount: i64) -> Entry {

@@ -13,11 +13,12 @@ impl Charge {
         self.state == State::Capturing && self.attempt == 0
     }
 
-    /// Takes over that `drawn` of the fee came out of the co-pay's reservation. True = the rest is to be charged to a card; else
+    /// Takes over that `drawn` of the fee came out of the co-pay's `payment`. True = the rest is to be charged to a card; else
     /// [`Charge::settle_fee`] is next.
-    pub fn take_from_copay(&mut self, drawn: i64) -> bool {
+    pub fn take_from_copay(&mut self, drawn: i64, payment: Option<String>) -> bool {
         self.captured = drawn;
         self.drawn_from_copay = drawn;
+        self.drawn_reference = payment.filter(|_| drawn > 0);
         let rest = self.uncollected();
         if (1..SMALLEST).contains(&rest) {
             self.decline_code = Some(TOO_SMALL.to_owned());

@@ -36,6 +36,8 @@ enum Move {
     Confirm(bool),
     /// The visit or its hold ends; told any number of times.
     End,
+    /// The patient comes after the visit was closed as missed, and is seen.
+    Come,
     /// Time passes, and authorizations die of age.
     Pass { hours: i64 },
     /// A booked visit is moved to so many days from now.
@@ -184,20 +186,27 @@ impl World {
     }
 
     fn conclude(&mut self, happened: Vec<Happened>) {
-        let drawn = happened
-            .iter()
-            .find_map(|h| if let Happened::Voided { drawn, .. } = h { Some(*drawn) } else { None });
+        let drawn = happened.iter().find_map(|h| {
+            if let Happened::Voided { drawn, payment, .. } = h {
+                Some((*drawn, payment.clone()))
+            } else {
+                None
+            }
+        });
         post(&mut self.balances, &self.charge, &happened);
         self.told.extend(happened);
-        let Some(ended) = self.visit.ended.filter(|ended| ended.fee > 0) else { return };
-        if self.charge.state != State::Authorizing && self.fee.is_none() {
+        if let Some(ended) = self.visit.ended.filter(|ended| ended.fee > 0)
+            && self.charge.state != State::Authorizing
+            && self.fee.is_none()
+        {
             let Charge { appointment, currency, created_at, .. } = self.charge;
             self.fee = Some(Charge::fee(appointment, ended.fee, currency, created_at));
         }
         if let Some(fee) = self.fee.as_mut().filter(|fee| fee.awaits_copay())
             && self.charge.gives_no_more()
         {
-            if fee.take_from_copay(drawn.unwrap_or(0)) {
+            let (drawn, payment) = drawn.unwrap_or_default();
+            if fee.take_from_copay(drawn, payment) {
                 fee.ask(PaymentMethodId::new());
             } else {
                 let happened = fee.settle_fee();
@@ -241,6 +250,13 @@ impl World {
                 let ended = *self.visit.ended.get_or_insert(end);
                 let happened = self.charge.follow(ended);
                 self.conclude(happened);
+            }
+            Move::Come => {
+                if let Some(ended) = self.visit.ended.as_mut().filter(|ended| ended.how == Ending::NoShow) {
+                    *ended = Ended { how: Ending::Attended, fee: 0 };
+                    let happened = self.charge.follow(*ended);
+                    self.conclude(happened);
+                }
             }
             Move::Pass { hours } => {
                 self.now += TimeDelta::hours(*hours);
@@ -301,6 +317,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => cards().prop_map(Move::TryCard),
         1 => any::<bool>().prop_map(Move::Confirm),
         1 => Just(Move::End),
+        1 => Just(Move::Come),
         3 => (1..120_i64).prop_map(|hours| Move::Pass { hours }),
         1 => (0..20_i64).prop_map(|days| Move::Reschedule { days }),
     ];

@@ -8,6 +8,7 @@ use kit::ids::ChargeId;
 use uuid::Uuid;
 
 use super::charge::{Charge, Happened, Kind, State};
+use super::visit::Visit;
 use super::words;
 
 words! {
@@ -68,15 +69,15 @@ pub struct Source {
     pub left: i64,
 }
 
-/// The payments that took a charge's money, each with what it took less what it has `given` back: the co-pay's own, or for a fee
-/// `copay`, the payment it drew from, and its own.
-pub fn sources(charge: &Charge, copay: Option<&str>, given: &[(String, i64)]) -> Vec<Source> {
+/// The payments that took a charge's money, each with what it took less what it has `given` back: for a fee the co-pay's that it
+/// drew from, and the charge's own.
+pub fn sources(charge: &Charge, given: &[(String, i64)]) -> Vec<Source> {
     let from = |payment: Option<&str>, took: i64| {
         let payment = payment?.to_owned();
         let given: i64 = given.iter().filter(|(from, _)| *from == payment).map(|(_, amount)| amount).sum();
         Some(Source { payment, left: took - given })
     };
-    let drawn = from(copay, charge.drawn_from_copay);
+    let drawn = from(charge.drawn_reference.as_deref(), charge.drawn_from_copay);
     let own = from(charge.provider_reference.as_deref(), charge.captured - charge.drawn_from_copay);
     drawn.into_iter().chain(own).filter(|source| source.left > 0).collect()
 }
@@ -99,6 +100,15 @@ impl Charge {
     /// What was taken and is not being given back.
     pub fn refundable(&self) -> i64 {
         self.captured - self.refunded
+    }
+
+    /// Whether what was taken is to be given back, all of it: the fee of a patient who came, or the co-pay of a visit that did not
+    /// take place.
+    pub fn without_cause(&self, visit: &Visit) -> bool {
+        match self.kind {
+            Kind::NoShowFee => visit.fee_reversed,
+            Kind::Copay => visit.ended.is_some_and(|ended| ended.how.voids().is_some()),
+        }
     }
 
     /// Counts what a bank refused to take back as never given.

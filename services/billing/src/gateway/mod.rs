@@ -58,6 +58,9 @@ pub trait PaymentGateway: Send + Sync + 'static {
     /// A page of the refunds made in a time, newest first, after the one named `after`.
     async fn refunds(&self, span: Span, after: Option<String>) -> Result<Page<GivenBack>, Failure>;
 
+    /// How a dispute stands.
+    async fn look_up_dispute(&self, reference: &str) -> Result<Dispute, Failure>;
+
     /// A page of the disputes opened in a time, newest first, after the one named `after`.
     async fn disputes(&self, span: Span, after: Option<String>) -> Result<Page<Dispute>, Failure>;
 
@@ -163,8 +166,10 @@ pub struct Dispute {
     pub reference: String,
     /// The provider's payment.
     pub payment: Option<String>,
-    /// Minor units.
+    /// What the bank asks back, minor units.
     pub amount: i64,
+    /// What it has withdrawn from the provider's account and not reinstated, minor units; the provider's own fee is no part of it.
+    pub withdrawn: i64,
     /// In the provider's words, such as `needs_response`, `won`, `lost`.
     pub status: String,
 }
@@ -180,6 +185,10 @@ pub struct Event {
     pub payment: Option<String>,
     /// The refund it is about.
     pub refund: Option<String>,
+    /// The dispute it is about.
+    pub dispute: Option<String>,
+    /// The charge that the payment it is about says it was made for.
+    pub charge: Option<ChargeId>,
 }
 
 impl Event {
@@ -191,8 +200,8 @@ impl Event {
         let event: objects::EventObject = serde_json::from_slice(body).ok()?;
         let fits = |text: &String| text.len() <= Self::MOST;
         let event = event.event();
-        let whole = [Some(&event.id), Some(&event.kind), event.payment.as_ref(), event.refund.as_ref()];
-        let fit = whole.into_iter().flatten().all(fits);
+        let about = [&event.payment, &event.refund, &event.dispute].into_iter().flatten();
+        let fit = about.chain([&event.id, &event.kind]).all(fits);
         fit.then_some(event)
     }
 }

@@ -190,12 +190,21 @@ pub(super) struct DisputeObject {
     amount: i64,
     payment_intent: Option<String>,
     status: String,
+    #[serde(default)]
+    balance_transactions: Vec<FundsMoved>,
+}
+
+/// Below zero = out of the account.
+#[derive(Deserialize)]
+pub(super) struct FundsMoved {
+    amount: i64,
 }
 
 impl DisputeObject {
     pub(super) fn dispute(self) -> Dispute {
-        let Self { id: reference, amount, payment_intent: payment, status } = self;
-        Dispute { reference, payment, amount, status }
+        let withdrawn = -self.balance_transactions.iter().map(|moved| moved.amount).sum::<i64>();
+        let Self { id: reference, amount, payment_intent: payment, status, .. } = self;
+        Dispute { reference, payment, amount, withdrawn, status }
     }
 }
 
@@ -216,17 +225,21 @@ struct About {
     id: Option<String>,
     object: Option<String>,
     payment_intent: Option<String>,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
 }
 
 impl EventObject {
     pub(super) fn event(self) -> Event {
-        let About { id, object, payment_intent } = self.data.object;
-        let (payment, refund) = match object.as_deref() {
-            Some("payment_intent") => (id, None),
-            Some("refund") => (payment_intent, id),
-            _ => (payment_intent, None),
+        let About { id, object, payment_intent, metadata } = self.data.object;
+        let (payment, refund, dispute) = match object.as_deref() {
+            Some("payment_intent") => (id, None, None),
+            Some("refund") => (payment_intent, id, None),
+            Some("dispute") => (payment_intent, None, id),
+            _ => (payment_intent, None, None),
         };
-        Event { id: self.id, kind: self.r#type, payment, refund }
+        let charge = metadata.get("charge_id").and_then(|id| id.parse().ok());
+        Event { id: self.id, kind: self.r#type, payment, refund, dispute, charge }
     }
 }
 

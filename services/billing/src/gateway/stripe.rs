@@ -35,8 +35,8 @@ const KEYS: u32 = 10;
 /// How far the provider's clock may be behind ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
-/// The events that say something of payments and refunds (docs.stripe.com/api/events/types): the provider takes up to 20.
-const EVENTS: [&str; 10] = [
+/// The events that say something of payments, refunds and disputes (docs.stripe.com/api/events/types): the provider takes up to 20.
+const EVENTS: [&str; 14] = [
     "payment_intent.amount_capturable_updated",
     "payment_intent.payment_failed",
     "payment_intent.requires_action",
@@ -47,6 +47,10 @@ const EVENTS: [&str; 10] = [
     "refund.updated",
     "refund.failed",
     "charge.refund.updated",
+    "charge.dispute.created",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    "charge.dispute.closed",
 ];
 
 /// A client of the provider.
@@ -332,6 +336,12 @@ impl PaymentGateway for Stripe {
     async fn refunds(&self, span: Span, after: Option<String>) -> Result<Page<GivenBack>, Failure> {
         let with = [("expand[]", "data.charge")];
         self.page("refunds", span, after, &with, |it: &RefundObject| &it.id, RefundObject::given_back).await
+    }
+
+    async fn look_up_dispute(&self, reference: &str) -> Result<Dispute, Failure> {
+        let dispute: DisputeObject =
+            self.get(&format!("disputes/{reference}"), &[]).await.map_err(Refusal::failure)?;
+        Ok(dispute.dispute())
     }
 
     async fn disputes(&self, span: Span, after: Option<String>) -> Result<Page<Dispute>, Failure> {

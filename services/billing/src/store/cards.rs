@@ -1,4 +1,7 @@
 //! The provider's customers, and cards on file.
+//!
+//! A card belongs to one customer at the provider for good. So after a merge the rows stay as they are, and the survivor's cards
+//! are those of all its ids; of their defaults one counts, its own before others.
 
 use chrono::{DateTime, Utc};
 use kit::ids::{PatientId, PaymentMethodId};
@@ -34,10 +37,13 @@ pub async fn put_customer(
 
 /// Locks a patient's cards against other changes.
 pub async fn lock(tx: &mut PgConnection, patient: PatientId) -> sqlx::Result<()> {
-    sqlx::query!("select patient_id from billing.customer where patient_id = $1 for update", patient.uuid())
-        .fetch_optional(tx)
-        .await
-        .map(drop)
+    sqlx::query!(
+        "select from billing.customer where patient_id = any(billing.ids_of($1)) order by patient_id for update",
+        patient.uuid()
+    )
+    .execute(tx)
+    .await
+    .map(drop)
 }
 
 struct Row {
@@ -76,20 +82,21 @@ impl From<Row> for Card {
 pub async fn of_patient(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<Vec<Card>> {
     let rows = sqlx::query_as!(
         Row,
-        "select * from billing.payment_method where patient_id = $1 order by is_default desc, created_at desc, id desc",
+        r#"with mine as (
+               select *, billing.survivor(patient_id) as survivor from billing.payment_method
+               where patient_id = any(billing.ids_of($1))
+           )
+           select id, survivor as "patient_id!", provider_id, setup_reference, confirmed, brand, last4, expiry_month, expiry_year,
+                  id = first_value(id) over (
+                      order by is_default desc, patient_id = survivor desc, created_at desc, id desc) and is_default
+                      as "is_default!",
+                  created_at
+           from mine order by 10 desc, created_at desc, id desc"#,
         patient.uuid(),
     )
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(Card::from).collect())
-}
-
-/// One card, whoever's.
-pub async fn get(conn: &mut PgConnection, id: PaymentMethodId) -> sqlx::Result<Option<Card>> {
-    let row = sqlx::query_as!(Row, "select * from billing.payment_method where id = $1", id.uuid())
-        .fetch_optional(conn)
-        .await?;
-    Ok(row.map(Card::from))
 }
 
 /// Adds a card.
@@ -115,10 +122,10 @@ pub async fn insert(tx: &mut PgConnection, card: &Card) -> sqlx::Result<()> {
     .map(drop)
 }
 
-/// Takes the default away from whichever card has it.
+/// Takes the default away from whichever of a patient's cards has it.
 pub async fn clear_default(tx: &mut PgConnection, patient: PatientId) -> sqlx::Result<()> {
     sqlx::query!(
-        "update billing.payment_method set is_default = false where patient_id = $1 and is_default",
+        "update billing.payment_method set is_default = false where patient_id = any(billing.ids_of($1)) and is_default",
         patient.uuid(),
     )
     .execute(tx)

@@ -24,6 +24,7 @@ struct Row {
     authorized_amount: i64,
     captured_amount: i64,
     drawn_from_copay_amount: i64,
+    drawn_reference: Option<String>,
     refunded_amount: i64,
     owed_amount: i64,
     draw_amount: i64,
@@ -42,6 +43,8 @@ struct Row {
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     authorized_at: Option<DateTime<Utc>>,
+    #[allow(dead_code, reason = "as the lease")]
+    missing_since: Option<DateTime<Utc>>,
     visit_version: i64,
     patient_id: Uuid,
     clinic_id: Uuid,
@@ -77,6 +80,7 @@ impl TryFrom<Row> for (Charge, Visit) {
             authorized: row.authorized_amount,
             captured: row.captured_amount,
             drawn_from_copay: row.drawn_from_copay_amount,
+            drawn_reference: row.drawn_reference,
             refunded: row.refunded_amount,
             owed: row.owed_amount,
             draw: row.draw_amount,
@@ -115,11 +119,11 @@ pub async fn lock_with_visit(
 ) -> sqlx::Result<Option<(Charge, Visit)>> {
     let row = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
          where visit.appointment_id = $1 and charge.kind = $2
-         for update",
+         for update"#,
         appointment.uuid(),
         kind.word(),
     )
@@ -171,7 +175,8 @@ pub async fn save(
              drawn_from_copay_amount = $5, refunded_amount = $6, owed_amount = $7, draw_amount = $8,
              payment_method_id = $9, provider_reference = $10, capture_before = $11, decline_code = $12,
              client_secret = $13, void_cause = $14, attempt = $15, version = $16, revision = $17, tries = 0,
-             due_at = clock.now() + make_interval(secs => $18), updated_at = $19, authorized_at = $20
+             due_at = clock.now() + make_interval(secs => $18), missing_since = null, updated_at = $19,
+             authorized_at = $20, drawn_reference = $21
          where id = $1",
         charge.id.uuid(),
         charge.state.word(),
@@ -193,6 +198,7 @@ pub async fn save(
         due.map(|due| due.as_secs_f64()),
         now,
         charge.authorized_at,
+        charge.drawn_reference,
     )
     .execute(tx)
     .await
@@ -217,6 +223,44 @@ pub async fn postpone(
     .map(drop)
 }
 
+/// The same of a charge whose payment the provider has shown.
+pub async fn found(
+    conn: &mut PgConnection,
+    id: ChargeId,
+    revision: i64,
+    due: Option<Duration>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update billing.charge set due_at = clock.now() + make_interval(secs => $3), missing_since = null
+         where id = $1 and revision = $2",
+        id.uuid(),
+        revision,
+        due.map(|due| due.as_secs_f64()),
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// The same of a charge whose payment the provider does not know; answers since when it does not.
+pub async fn missing(
+    conn: &mut PgConnection,
+    id: ChargeId,
+    revision: i64,
+    due: Duration,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        r#"update billing.charge set due_at = clock.now() + make_interval(secs => $3),
+             missing_since = coalesce(missing_since, clock.now())
+         where id = $1 and revision = $2 returning missing_since as "since!""#,
+        id.uuid(),
+        revision,
+        due.as_secs_f64(),
+    )
+    .fetch_optional(conn)
+    .await
+}
+
 /// Has a worker look at once at the charges whose newest payment is news: each payment with the state of a charge to which it is
 /// none. Locks charges in the order in which everyone does.
 pub async fn look_at(tx: &mut PgConnection, news: &[(String, State)]) -> sqlx::Result<u64> {
@@ -238,14 +282,36 @@ pub async fn look_at(tx: &mut PgConnection, news: &[(String, State)]) -> sqlx::R
     Ok(looked.execute(tx).await?.rows_affected())
 }
 
-/// The charges whose newest payment is one of these, with their visits.
-pub async fn of_payments(conn: &mut PgConnection, payments: &[String]) -> sqlx::Result<Vec<(Charge, Visit)>> {
+/// Fees that were taken back and of which not all could be given back, after `after`, with their visits.
+pub async fn reversed(
+    conn: &mut PgConnection,
+    after: Option<ChargeId>,
+    limit: i64,
+) -> sqlx::Result<Vec<(Charge, Visit)>> {
     let rows = sqlx::query_as!(
         Row,
         "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
              visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
-         where charge.provider_reference = any($1)",
+         where visit.fee_reversed and charge.kind = 'NO_SHOW_FEE' and charge.state = 'CAPTURED'
+             and charge.captured_amount > charge.refunded_amount and ($1::uuid is null or charge.id > $1)
+         order by charge.id limit $2",
+        after.map(ChargeId::uuid),
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(Row::try_into).collect()
+}
+
+/// The charges whose newest payment is one of these, with their visits.
+pub async fn of_payments(conn: &mut PgConnection, payments: &[String]) -> sqlx::Result<Vec<(Charge, Visit)>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+         from billing.visit join billing.charge using (appointment_id)
+         where charge.provider_reference = any($1)"#,
         payments,
     )
     .fetch_all(conn)
@@ -253,11 +319,28 @@ pub async fn of_payments(conn: &mut PgConnection, payments: &[String]) -> sqlx::
     rows.into_iter().map(Row::try_into).collect()
 }
 
-/// What of a visit's co-pay its fee drew, minor units; 0 = there is no fee.
-pub async fn drawn(conn: &mut PgConnection, appointment: AppointmentId) -> sqlx::Result<i64> {
+/// The charge for which a payment took money, with its visit: the fee that drew from it, else the charge whose newest it is.
+pub async fn that_took(conn: &mut PgConnection, payment: &str) -> sqlx::Result<Option<(Charge, Visit)>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
+             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+         from billing.visit join billing.charge using (appointment_id)
+         where charge.drawn_reference = $1 or charge.provider_reference = $1
+         order by charge.drawn_reference = $1 desc nulls last
+         limit 1",
+        payment,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(Row::try_into).transpose()
+}
+
+/// What a fee drew from a co-pay's payment, minor units; 0 = none did.
+pub async fn drawn(conn: &mut PgConnection, payment: &str) -> sqlx::Result<i64> {
     let drawn = sqlx::query_scalar!(
-        "select drawn_from_copay_amount from billing.charge where appointment_id = $1 and kind = 'NO_SHOW_FEE'",
-        appointment.uuid(),
+        "select drawn_from_copay_amount from billing.charge where drawn_reference = $1",
+        payment
     );
     Ok(drawn.fetch_optional(conn).await?.unwrap_or(0))
 }
@@ -295,7 +378,7 @@ pub async fn claim(conn: &mut PgConnection, limit: i64, lease: Duration) -> sqlx
 /// Which charges to list. Filters add up; empty or `None` = all.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this patient.
+    /// Of this patient, merged records included.
     pub patient: Option<PatientId>,
     /// Of this visit.
     pub appointment: Option<AppointmentId>,
@@ -324,10 +407,10 @@ pub async fn list(
     let states: Vec<String> = filter.states.iter().map(|state| state.word().to_owned()).collect();
     let rows = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
-         where ($1::uuid is null or visit.patient_id = $1)
+         where ($1::uuid is null or visit.patient_id = any(billing.ids_of($1)))
              and ($2::uuid is null or charge.appointment_id = $2)
              and ($3::uuid is null or visit.clinic_id = $3)
              and (cardinality($4::text[]) = 0 or charge.kind = any($4))
@@ -337,7 +420,7 @@ pub async fn list(
              and (not $8 or charge.owed_amount > 0)
              and ($9::timestamptz is null or charge.created_at < $9 or (charge.created_at = $9 and charge.id > $10::uuid))
          order by charge.created_at desc, charge.id
-         limit $11",
+         limit $11"#,
         filter.patient.map(PatientId::uuid),
         filter.appointment.map(AppointmentId::uuid),
         filter.clinic.map(ClinicId::uuid),
@@ -359,10 +442,10 @@ pub async fn list(
 pub async fn get_with_visit(conn: &mut PgConnection, id: ChargeId) -> sqlx::Result<Option<(Charge, Visit)>> {
     let row = sqlx::query_as!(
         Row,
-        "select charge.*, visit.version as visit_version, visit.patient_id, visit.clinic_id, visit.service_type_id,
-             visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
+        r#"select charge.*, visit.version as visit_version, billing.survivor(visit.patient_id) as "patient_id!",
+             visit.clinic_id, visit.service_type_id, visit.start_time, visit.ending, visit.fee_amount, visit.fee_reversed
          from billing.visit join billing.charge using (appointment_id)
-         where charge.id = $1",
+         where charge.id = $1"#,
         id.uuid(),
     )
     .fetch_optional(conn)

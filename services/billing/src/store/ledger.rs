@@ -34,12 +34,24 @@ pub async fn post(
     .map(drop)
 }
 
+/// What a charge has earned and not taken back.
+pub async fn earned(conn: &mut PgConnection, charge: ChargeId) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select coalesce(-sum(posting.amount), 0)::bigint as "earned!"
+         from billing.journal join billing.posting on posting.entry_id = journal.id
+         where journal.charge_id = $1 and posting.account in ('COPAY_REVENUE', 'FEE_REVENUE')"#,
+        charge.uuid(),
+    )
+    .fetch_one(conn)
+    .await
+}
+
 /// Makes all that a transaction reads come from one moment. Its first statement.
 pub async fn freeze(tx: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("set transaction isolation level repeatable read, read only").execute(tx).await.map(drop)
 }
 
-/// What a patient owes; below zero = is owed.
+/// What a patient owes, merged records included; below zero = is owed.
 pub async fn balance(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"select coalesce(sum(posting.amount), 0)::bigint as "balance!"
@@ -47,19 +59,19 @@ pub async fn balance(conn: &mut PgConnection, patient: PatientId) -> sqlx::Resul
          join billing.charge using (appointment_id)
          join billing.journal on journal.charge_id = charge.id
          join billing.posting on posting.entry_id = journal.id and posting.account = 'RECEIVABLE'
-         where visit.patient_id = $1"#,
+         where visit.patient_id = any(billing.ids_of($1))"#,
         patient.uuid(),
     )
     .fetch_one(conn)
     .await
 }
 
-/// What is reserved on a patient's cards.
+/// What is reserved on a patient's cards, merged records included.
 pub async fn authorized(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"select coalesce(sum(charge.authorized_amount), 0)::bigint as "authorized!"
          from billing.charge join billing.visit on visit.appointment_id = charge.appointment_id
-         where visit.patient_id = $1"#,
+         where visit.patient_id = any(billing.ids_of($1))"#,
         patient.uuid(),
     )
     .fetch_one(conn)
@@ -85,7 +97,7 @@ pub struct Line {
     pub posted_at: DateTime<Utc>,
 }
 
-/// A patient's statement within a time, newest first, after `after` (instant and id of the last line seen).
+/// A patient's statement, merged records included, within a time, newest first, after `after` (instant and id of the last line seen).
 pub async fn statement(
     conn: &mut PgConnection,
     patient: PatientId,
@@ -103,7 +115,7 @@ pub async fn statement(
                  join billing.charge using (appointment_id)
                  join billing.journal on journal.charge_id = charge.id
                  join billing.posting on posting.entry_id = journal.id and posting.account = 'RECEIVABLE'
-                 where visit.patient_id = $1
+                 where visit.patient_id = any(billing.ids_of($1))
              ) line
          ) statement
          where ($2::timestamptz is null or posted_at >= $2)

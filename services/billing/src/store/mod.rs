@@ -6,6 +6,7 @@ pub mod attempts;
 pub mod cards;
 pub mod charges;
 pub mod chores;
+pub mod disputes;
 pub mod fees;
 pub mod ledger;
 pub mod reconciliations;

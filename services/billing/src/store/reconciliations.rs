@@ -34,7 +34,8 @@ pub async fn saw(conn: &mut PgConnection, references: &[String]) -> sqlx::Result
     .map(drop)
 }
 
-/// Charges made in a time whose payment was not listed, after `after`: charge and payment.
+/// Charges made in a time whose payment was not listed, and those whose payment the provider has said not to know, after `after`:
+/// charge and payment.
 pub async fn unseen_charges(
     conn: &mut PgConnection,
     (from, until): (DateTime<Utc>, DateTime<Utc>),
@@ -43,7 +44,7 @@ pub async fn unseen_charges(
 ) -> sqlx::Result<Vec<(ChargeId, String)>> {
     let rows = sqlx::query!(
         r#"select id, provider_reference as "payment!" from billing.charge
-         where created_at >= $1 and created_at < $2 and provider_reference is not null
+         where ((created_at >= $1 and created_at < $2) or missing_since is not null) and provider_reference is not null
              and ($3::uuid is null or id > $3)
              and not exists (select from billing.reconciliation_seen where reference = provider_reference)
          order by id limit $4"#,

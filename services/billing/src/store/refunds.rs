@@ -100,18 +100,6 @@ pub async fn insert_part(tx: &mut PgConnection, part: &Part) -> sqlx::Result<()>
     .map(drop)
 }
 
-/// The payment of a visit's co-pay.
-pub async fn copay_payment(
-    conn: &mut PgConnection,
-    appointment: AppointmentId,
-) -> sqlx::Result<Option<String>> {
-    let found = sqlx::query_scalar!(
-        "select provider_reference from billing.charge where appointment_id = $1 and kind = 'COPAY'",
-        appointment.uuid(),
-    );
-    Ok(found.fetch_optional(conn).await?.flatten())
-}
-
 /// What each payment gives back for a charge, failures left out.
 pub async fn given(conn: &mut PgConnection, charge: ChargeId) -> sqlx::Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
@@ -239,7 +227,7 @@ pub async fn save_part(
     due: Option<Duration>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update billing.refund_part set state = $3, provider_reference = $4, failure_code = $5,
+        "update billing.refund_part set state = $3, provider_reference = $4, failure_code = $5, missing_since = null,
              due_at = clock.now() + make_interval(secs => $6)
          where refund_id = $1 and number = $2",
         part.refund,
@@ -266,6 +254,25 @@ pub async fn postpone(conn: &mut PgConnection, part: &Part, due: Duration) -> sq
     .execute(conn)
     .await
     .map(drop)
+}
+
+/// Has a worker look again after `due` at a part whose refund the provider does not know; answers since when it does not.
+pub async fn missing(
+    conn: &mut PgConnection,
+    part: &Part,
+    due: Duration,
+) -> sqlx::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        r#"update billing.refund_part set missing_since = coalesce(missing_since, clock.now()),
+             due_at = clock.now() + make_interval(secs => $3)
+         where refund_id = $1 and number = $2 and state = 'PENDING'
+         returning missing_since as "since!""#,
+        part.refund,
+        part.number,
+        due.as_secs_f64(),
+    )
+    .fetch_optional(conn)
+    .await
 }
 
 /// Has a part asked for with another key at once, unless it has been answered.

@@ -122,8 +122,12 @@ pub async fn meet(tx: &mut PgConnection, named: &Visit) -> sqlx::Result<Met> {
 
 /// A visit, locked together with its charges.
 pub async fn lock(tx: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Visit> {
-    sqlx::query_as!(Row, "select * from billing.visit where appointment_id = $1 for update", id.uuid())
-        .fetch_one(tx)
-        .await?
-        .try_into()
+    let row = sqlx::query_as!(
+        Row,
+        r#"select appointment_id, version, billing.survivor(patient_id) as "patient_id!", clinic_id, service_type_id, start_time,
+                  ending, fee_amount, fee_reversed
+           from billing.visit where appointment_id = $1 for update"#,
+        id.uuid()
+    );
+    row.fetch_one(tx).await?.try_into()
 }

@@ -78,6 +78,7 @@ fn reserved() -> Payment {
 fn adapter(servers: &testkit::Servers, url: &str) -> Stripe {
     let config = Config {
         service: servers.service(billing::NAME),
+        appointments_url: "http://127.0.0.1:9".into(),
         payments_api_base: url.to_owned(),
         payments_api_key: "sk_test".into(),
         payments_webhook_secret: "whsec_test".into(),

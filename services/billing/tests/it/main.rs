@@ -4,18 +4,24 @@
 
 mod authorize;
 mod cards;
+mod disputes;
 mod far_visits;
 mod fees;
 mod keys;
 mod late;
 mod ledger;
+mod lost;
+mod merges;
 mod missed;
 mod model;
 mod process;
+mod provider;
 mod reconcile;
 mod refunds;
 mod renewal;
+mod secrets;
 mod signatures;
+mod unbooked;
 mod visits;
 mod webhooks;
 mod world;

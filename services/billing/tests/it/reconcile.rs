@@ -104,6 +104,8 @@ async fn each_thing_that_nobody_can_be_certain_of_is_told() {
     let (_, missing) = world.captured("pm_card_visa").await;
     let (_, disputed) = world.captured("pm_card_visa").await;
     world.dispute(&disputed.provider_reference).await;
+    let withdrawn = "select count(*) from billing.dispute";
+    testkit::until("the dispute", async || (world.number(withdrawn).await == 1).then_some(())).await;
     meddle(&world, format!("update billing.charge set captured_amount = 1700 where id = '{}'", amount.id))
         .await;
     let gone = "pi_gone";

@@ -207,12 +207,13 @@ async fn what_was_attended_after_a_lapse_is_charged_to_the_card_on_file() {
 async fn a_capture_that_comes_too_late_reserves_and_takes_the_money_anew() {
     const FOREVER: u32 = 10_000;
     let world = World::start().await;
-    let request = booked(&world, "pm_card_visa", TimeDelta::days(6)).await;
+    // So near that its reservation outlives it by more than a day, and is not renewed before.
+    let request = booked(&world, "pm_card_visa", TimeDelta::days(5)).await;
     world.trouble("payment_intents.capture", "error_500", 0, FOREVER).await;
     world.servers.advance_to(start(&request)).await;
     attended(&world, &request, AFTER_BOOKING).await;
     world.until_copay(&request, ChargeState::Capturing).await;
-    world.servers.advance(TimeDelta::days(1)).await;
+    world.servers.advance(TimeDelta::days(2)).await;
     world.told::<pb::CopayLapsed>(1).await;
     world.end_trouble().await;
     world.until_copay(&request, ChargeState::Captured).await;

@@ -1,10 +1,10 @@
 //! A running billing service and the provider it talks to.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use billing::Config;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use kit::client::Outbound;
 use kit::fields::{date, timestamp};
 use kit::ids::{AppointmentId, ClinicId, PatientId, RequestId, ServiceTypeId};
@@ -13,8 +13,6 @@ use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1 as pb;
 use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
 use proto::google::r#type::{Interval, Money};
-use serde_json::{Value, json};
-use sha2::Sha256;
 use testkit::Servers;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -33,6 +31,9 @@ pub(crate) const FEE: i64 = 1_500;
 /// it out.
 const PATIENCE_MS: u64 = 1_500;
 
+/// Where no other service is.
+const NOBODY: &str = "http://127.0.0.1:9";
+
 /// From one scheduled reconciliation to the next.
 pub(crate) const RECONCILE_EVERY_SECS: u64 = 24 * 60 * 60;
 
@@ -44,6 +45,7 @@ pub(crate) struct World {
     pub(crate) clinic: ClinicId,
     pub(crate) service_type: ServiceTypeId,
     pub(crate) http: reqwest::Client,
+    appointments: String,
     running: Mutex<Option<Running>>,
     stop: CancellationToken,
 }
@@ -80,6 +82,15 @@ impl World {
         world
     }
 
+    /// The same, with appointments at `url`.
+    pub(crate) async fn beside(url: String) -> Self {
+        let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
+        world.appointments = url;
+        world.run(own).await;
+        world.set_fees(vec![world.fee(Some(COPAY), Some(FEE))], "").await.unwrap();
+        world
+    }
+
     pub(crate) async fn without_fees() -> Self {
         let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
         world.run(own).await;
@@ -89,10 +100,29 @@ impl World {
     /// Everything, with billing as a process of its own.
     pub(crate) async fn as_process(settings: sandbox::Settings, reconcile_every_secs: u64) -> Self {
         let (mut world, own) = Self::begin(settings).await;
-        let process = Process::start(&world.servers, own, Config { reconcile_every_secs, ..world.config() });
+        let config = Config { reconcile_every_secs, ..world.config() };
+        let process = Process::start(&world.servers, own, config, None);
         *world.running.get_mut().unwrap() = Some(Running::Process(process));
         world.ready().await;
         world
+    }
+
+    /// Everything without fees, with billing as a process of its own whose log can be read.
+    pub(crate) async fn logged() -> Self {
+        let (mut world, own) = Self::begin(sandbox::Settings::default()).await;
+        let process = Process::start(&world.servers, own, world.config(), Some(&world.log_file()));
+        *world.running.get_mut().unwrap() = Some(Running::Process(process));
+        world.ready().await;
+        world
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.servers.folder().join("billing.log")
+    }
+
+    /// What billing has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap()
     }
 
     async fn begin(settings: sandbox::Settings) -> (Self, TcpListener) {
@@ -116,6 +146,7 @@ impl World {
             clinic: ClinicId::new(),
             service_type: ServiceTypeId::new(),
             http: reqwest::Client::new(),
+            appointments: NOBODY.into(),
             running: Mutex::default(),
             stop,
         };
@@ -125,6 +156,7 @@ impl World {
     fn config(&self) -> Config {
         Config {
             service: self.servers.service(billing::NAME),
+            appointments_url: self.appointments.clone(),
             payments_api_base: self.provider.clone(),
             payments_api_key: sandbox::Settings::default().payments_key.as_str().into(),
             payments_webhook_secret: sandbox::Settings::default().webhook_secret.as_str().into(),
@@ -348,92 +380,6 @@ impl World {
         self.service().get_patient_account(request).await.unwrap().into_inner()
     }
 
-    /// The provider's payments for an appointment, newest first, as its own store has them.
-    pub(crate) async fn payments(&self, request: &pb::AuthorizeCopayRequest) -> Vec<Value> {
-        let url = format!("{}/sandbox/payment_intents", self.provider);
-        let named = [("metadata[appointment_id]", &request.appointment_id)];
-        self.http.get(url).query(&named).send().await.unwrap().json().await.unwrap()
-    }
-
-    /// How the provider's payments for an appointment stand, newest first.
-    pub(crate) async fn standings(&self, request: &pb::AuthorizeCopayRequest) -> Vec<String> {
-        let payments = self.payments(request).await;
-        payments.iter().map(|payment| payment["status"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// What the provider lists under `path`, newest first.
-    pub(crate) async fn provider_lists(&self, path: &str) -> Vec<Value> {
-        let key = sandbox::Settings::default().payments_key;
-        let request =
-            self.http.get(format!("{}/v1/{path}", self.provider)).query(&[("limit", "100")]).bearer_auth(key);
-        let mut list: Value = request.send().await.unwrap().json().await.unwrap();
-        serde_json::from_value(list["data"].take()).unwrap()
-    }
-
-    /// All that the provider lists under `path`, newest first, page by page.
-    pub(crate) async fn all_provider_lists(&self, path: &str) -> Vec<Value> {
-        let mut all = vec![];
-        let mut next = path.to_owned();
-        loop {
-            let page = self.provider_lists(&next).await;
-            let Some(last) = page.last() else { return all };
-            next = format!("{path}?starting_after={}", last["id"].as_str().unwrap());
-            all.extend(page);
-        }
-    }
-
-    /// Scripts trouble at the provider.
-    pub(crate) async fn trouble(&self, route: &str, kind: &str, ms: u64, times: u32) {
-        self.script(&json!({ "route": route, "kind": kind, "ms": ms, "times": times })).await;
-    }
-
-    /// Scripts a fault at the provider, in its own words.
-    pub(crate) async fn script(&self, fault: &Value) {
-        let answer =
-            self.http.post(format!("{}/sandbox/faults", self.provider)).json(fault).send().await.unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
-    }
-
-    pub(crate) async fn end_trouble(&self) {
-        self.http.delete(format!("{}/sandbox/faults", self.provider)).send().await.unwrap();
-    }
-
-    /// Delivers an event of the provider, signed as the provider would; answers how it was taken.
-    pub(crate) async fn deliver(&self, event: &Value) -> reqwest::StatusCode {
-        let (body, at) = (event.to_string(), self.today().timestamp());
-        let secret = sandbox::Settings::default().webhook_secret;
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(format!("{at}.{body}").as_bytes());
-        let signature = format!("t={at},v1={}", hex::encode(mac.finalize().into_bytes()));
-        let request = self.http.post(format!("{}/webhooks/payments", self.url));
-        request.header("stripe-signature", signature).body(body).send().await.unwrap().status()
-    }
-
-    /// Plays the patient who pays an open payment with another card, past this service.
-    pub(crate) async fn pay_in_browser(&self, intent: &str, card: &str) {
-        let url = format!("{}/v1/payment_intents/{intent}/confirm", self.provider);
-        let request = self.http.post(url).bearer_auth(sandbox::Settings::default().payments_key);
-        let answer = request.form(&[("payment_method", card)]).send().await.unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
-    }
-
-    /// Calls the provider's API past this service.
-    pub(crate) async fn at_provider(&self, path: &str, form: &[(&str, &str)]) -> Value {
-        let url = format!("{}/v1/{path}", self.provider);
-        let request = self.http.post(url).bearer_auth(sandbox::Settings::default().payments_key);
-        let answer = request.form(form).send().await.unwrap();
-        let (good, body) = (answer.status().is_success(), answer.json().await.unwrap());
-        assert!(good, "{body}");
-        body
-    }
-
-    /// Plays the cardholder who asks the bank for the money of a payment back.
-    pub(crate) async fn dispute(&self, payment: &str) {
-        let url = format!("{}/sandbox/disputes", self.provider);
-        let answer = self.http.post(url).json(&json!({ "id": payment })).send().await.unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
-    }
-
     /// The co-pay of an attended visit, taken from the card behind `token`, with what it was authorized for.
     pub(crate) async fn captured(&self, token: &str) -> (pb::AuthorizeCopayRequest, pb::Charge) {
         let request = self.request(self.patient_with(token).await);
@@ -462,14 +408,6 @@ impl World {
     /// The only number that `sql` answers.
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&mut self.servers.admin().await).await.unwrap()
-    }
-
-    /// Plays the cardholder whom the bank asks.
-    pub(crate) async fn confirm(&self, intent: &str, succeeds: bool) {
-        let wish = json!({ "id": intent, "succeeds": succeeds });
-        let url = format!("{}/sandbox/authenticate", self.provider);
-        let answer = self.http.post(url).json(&wish).send().await.unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
     }
 }
 

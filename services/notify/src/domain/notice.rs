@@ -18,6 +18,8 @@ const MONEY: TimeDelta = TimeDelta::days(7);
 const ASKED: TimeDelta = TimeDelta::hours(1);
 /// How long before the visit its form is asked for.
 pub const INTAKE_LEAD: TimeDelta = TimeDelta::hours(72);
+/// A form that is not open so long after its visit changed is filled in: it was opened by the same event.
+pub const FORM_GRACE: TimeDelta = TimeDelta::minutes(1);
 /// A reservation that ended is told of only if it was not renewed within this: billing renews it by itself.
 pub const LAPSE_GRACE: TimeDelta = TimeDelta::hours(1);
 /// Texts that one patient gets within a day and within a week at most, reminders included.

@@ -47,7 +47,7 @@ pub struct Wish {
 /// Who knows whom a number belongs to, and what they agreed to.
 #[async_trait]
 pub trait Holders: Send + Sync {
-    /// The patients reached at `phone`, E.164. An error is worth another try.
+    /// The patients whose present number `phone` is, E.164. An error is worth another try.
     async fn at(&self, phone: &str) -> anyhow::Result<Vec<Holder>>;
 
     /// Records what a patient decided. An error is worth another try.
@@ -95,7 +95,9 @@ impl Holders for HoldersRpc {
             let id = patient.id.parse().context("a patient's id")?;
             Ok(Holder { patient: id, language: patient.language })
         };
-        found.matches.into_iter().filter_map(|found| found.patient).map(holder).collect()
+        // The survivor of a merge is found by the numbers that merged records had, too.
+        let reached = found.matches.into_iter().filter_map(|found| found.patient);
+        reached.filter(|patient| patient.phone == phone).map(holder).collect()
     }
 
     async fn decide(&self, patient: PatientId, wish: &Wish) -> anyhow::Result<()> {

@@ -161,7 +161,7 @@ pub async fn decide(
         "with decided as (
              update notify.inbound set meaning = $2, choice = $3, offer_id = $4 where message_id = $1
          )
-         update notify.message set patient_id = $5, appointment_id = $6, in_reply_to_id = $7, update_time = $8
+         update notify.message set patient_id = notify.survivor($5), appointment_id = $6, in_reply_to_id = $7, update_time = $8
          where id = $1",
         message.uuid(),
         decision.meaning.as_str_name(),

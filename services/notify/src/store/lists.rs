@@ -11,7 +11,7 @@ use super::{Message, MessageRow, Reminder};
 /// Which rows to list; `None` and empty = any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Of this patient.
+    /// Of this patient, by any of the person's ids.
     pub patient: Option<PatientId>,
     /// Of this visit.
     pub appointment: Option<AppointmentId>,
@@ -40,7 +40,7 @@ pub async fn reminders(
         "select id, appointment_id, appointment_version, patient_id, kind, visit_start_time, due_time, state,
                 drop_reason, message_id, create_time, update_time
          from notify.reminder
-         where ($1::uuid is null or patient_id = $1)
+         where ($1::uuid is null or patient_id = any(notify.ids_of($1)))
            and ($2::uuid is null or appointment_id = $2)
            and (cardinality($3::text[]) = 0 or kind = any($3))
            and (cardinality($4::text[]) = 0 or state = any($4))
@@ -93,7 +93,7 @@ pub async fn messages(
                 state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, version,
                 provider_reference, create_time, send_time, deliver_time, update_time
          from notify.message
-         where ($1::uuid is null or patient_id = $1)
+         where ($1::uuid is null or patient_id = any(notify.ids_of($1)))
            and ($2::uuid is null or appointment_id = $2)
            and (cardinality($3::text[]) = 0 or kind = any($3))
            and (cardinality($4::text[]) = 0 or state = any($4))

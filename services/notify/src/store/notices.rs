@@ -75,7 +75,7 @@ pub async fn insert(tx: &mut PgConnection, notice: &Notice, at: DateTime<Utc>) -
         "insert into notify.notice
             (id, kind, channel, or_email, patient_id, clinic_id, appointment_id, appointment_version, charge_id, facts,
              expire_time, next_try, create_time)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         values ($1, $2, $3, $4, notify.survivor($5), $6, $7, $8, $9, $10, $11, $12, $13)",
         notice.id.uuid(),
         notice.kind.as_str_name(),
         notice.channel.as_str_name(),
@@ -280,7 +280,7 @@ pub async fn put_message(
             (id, patient_id, appointment_id, appointment_version, kind, channel, language, state, drop_reason,
              failure_reason, provider_error_code, subject, body, encoding, segments, attempts, create_time, update_time,
              next_try)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'FAILURE_REASON_UNSPECIFIED', '', $10, $11, $12, $13,
+         values ($1, notify.survivor($2), $3, $4, $5, $6, $7, $8, $9, 'FAILURE_REASON_UNSPECIFIED', '', $10, $11, $12, $13,
                  case when $8 = 'MESSAGE_STATE_SENDING' then 1 else 0 end, $14, $14,
                  case when $8 = 'MESSAGE_STATE_QUEUED' and $6 = 'CHANNEL_EMAIL' then clock.now() end)
          on conflict (id) do update
@@ -346,7 +346,7 @@ pub async fn texts_to(
         .await?;
     sqlx::query_scalar!(
         r#"select moment as "moment!" from notify.unasked_text
-           where patient_id = $1 and moment > $2 and id <> $3
+           where patient_id = any(notify.ids_of($1)) and moment > $2 and id <> $3
            order by moment desc"#,
         patient.uuid(),
         now - CAPS[1].0,
@@ -382,7 +382,7 @@ pub async fn visit(conn: &mut PgConnection, appointment: AppointmentId) -> sqlx:
 /// The clinic and zone of a patient's latest visit.
 pub async fn home(conn: &mut PgConnection, patient: PatientId) -> sqlx::Result<Option<(ClinicId, Tz)>> {
     let row = sqlx::query!(
-        "select clinic_id, time_zone from notify.visit where patient_id = $1 order by start_time desc limit 1",
+        "select clinic_id, time_zone from notify.visit where patient_id = any(notify.ids_of($1)) order by start_time desc limit 1",
         patient.uuid()
     )
     .fetch_optional(conn)

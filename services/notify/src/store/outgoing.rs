@@ -162,7 +162,7 @@ pub async fn insert_message(tx: &mut PgConnection, message: &Message) -> sqlx::R
             (id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, channel, language,
              state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts,
              provider_reference, create_time, update_time)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15, $16, $17, $18, $18)",
+         values ($1, notify.survivor($2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15, $16, $17, $18, $18)",
         message.id.uuid(),
         message.patient.map(Uuid::from),
         message.appointment.map(Uuid::from),

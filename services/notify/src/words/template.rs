@@ -52,7 +52,9 @@ placeholders! {
     AcceptDigit = "accept_digit", "1";
     /// Reply that passes it on.
     DeclineDigit = "decline_digit", "2";
-    /// Where the intake form waits. No value when none is open.
+    /// That the intake form waits. No value when none is open.
+    Form = "form", "Please fill in your form.";
+    /// Where it waits. No value when none is open.
     IntakeLink = "intake_link", "https://portal.clinic.example/intake/01890a5d-ac96-774b-bcce-b302099a8057";
     /// The visit in the portal. No value without a portal.
     Link = "link", "https://portal.clinic.example/visits/01890a5d-ac96-774b-bcce-b302099a8057";
@@ -89,7 +91,12 @@ impl Placeholder {
     /// Whether a message may have no value for it.
     fn may_lack(self, kind: MessageKind) -> bool {
         match self {
-            Self::ClinicPhone | Self::IntakeLink | Self::Link | Self::Fee | Self::Alternatives => true,
+            Self::ClinicPhone
+            | Self::Form
+            | Self::IntakeLink
+            | Self::Link
+            | Self::Fee
+            | Self::Alternatives => true,
             Self::ClinicName => {
                 !about_a_visit(kind) && !matches!(kind, MessageKind::PaymentProblem | MessageKind::CallClinic)
             }
@@ -118,7 +125,9 @@ pub fn allowed(kind: MessageKind) -> BTreeSet<Placeholder> {
     use MessageKind as K;
     use Placeholder as P;
     let own: &[P] = match kind {
-        K::Reminder24h | K::Reminder2h => &[P::Date, P::Time, P::ConfirmDigit, P::CancelDigit, P::IntakeLink],
+        K::Reminder24h | K::Reminder2h => {
+            &[P::Date, P::Time, P::ConfirmDigit, P::CancelDigit, P::Form, P::IntakeLink]
+        }
         K::Booked => &[P::Date, P::Time, P::IntakeLink, P::Link],
         K::Rescheduled => &[P::Date, P::Time, P::OldDate, P::OldTime, P::Link],
         K::Cancelled => &[P::Date, P::Time, P::Fee],

@@ -38,6 +38,7 @@ fn about<'a>(clinic_name: &'a str, facts: &'a Facts) -> About<'a> {
         start: Some("2026-09-30T16:30:00Z".parse().expect("an instant")),
         zone: chrono_tz::America::New_York,
         link: "https://clinic.example/visits/01890a5d-ac96-774b-bcce-b302099a8057",
+        form_open: false,
         intake_link: "https://clinic.example/intake/01890a5d-ac96-774b-bcce-b302099a8057",
         facts,
     }
@@ -67,10 +68,12 @@ fn every_text_fits_one_segment_whatever_the_clinic_is_called() {
     let names = ["A", "Clínica Núñez", &"Very Long Name ".repeat(6), &"{date}".repeat(16), &"€".repeat(100)];
     for kind in kinds() {
         for language in LANGUAGES {
-            for name in names {
-                let text = text(kind, language, about(name, &facts));
+            for (name, form_open) in names.iter().flat_map(|name| [(name, false), (name, true)]) {
+                let text = text(kind, language, About { form_open, ..about(name, &facts) });
                 let one = Measure { segments: 1, encoding: TextEncoding::Gsm7, ..text.measure };
                 assert_eq!(text.measure, one, "{}", text.body);
+                let reminds = matches!(kind, MessageKind::Reminder24h | MessageKind::Reminder2h);
+                assert!(!reminds || text.body.contains("form") == form_open, "{}", text.body);
             }
             let text = text(kind, language, about("诊所", &facts));
             assert!(text.measure.segments <= 3, "{text:?}");

@@ -3,6 +3,7 @@
 
 mod callbacks;
 mod mails;
+mod merges;
 mod notices;
 mod others;
 mod planning;
@@ -49,6 +50,7 @@ mock! {
     #[async_trait::async_trait]
     impl Patients for Patients {
         async fn contact(&self, patient: PatientId) -> anyhow::Result<Option<Contact>>;
+        async fn has_open_intake(&self, appointment: AppointmentId) -> anyhow::Result<bool>;
     }
 }
 
@@ -110,7 +112,9 @@ impl Suite {
         Self::of(World { patients, ..World::default() }).await
     }
 
-    pub(crate) async fn of(world: World) -> Self {
+    /// Unless the patients say otherwise, no form is open.
+    pub(crate) async fn of(mut world: World) -> Self {
+        world.patients.expect_has_open_intake().returning(|_| Ok(false));
         let servers = Servers::start().await;
         let (listener, provider) = testkit::listener().await;
         let (service, url) = testkit::listener().await;

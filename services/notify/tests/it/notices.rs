@@ -8,8 +8,8 @@ use kit::fields::timestamp;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId};
 use notify::ports::Contact;
 use proto::clinic::appointments::v1::{
-    AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentRescheduled,
-    AppointmentState, Cancellation, SlotOption, WaitlistOfferClosed, WaitlistOffered,
+    AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentRescheduled, AppointmentState,
+    Cancellation, SlotOption, WaitlistOfferClosed, WaitlistOffered,
 };
 use proto::clinic::billing::v1::{BalanceOwed, CopayAuthorizationFailed, CopayAuthorized, CopayLapsed};
 use proto::clinic::notify::v1::{
@@ -17,6 +17,7 @@ use proto::clinic::notify::v1::{
 };
 use proto::google::r#type::{Interval, Money};
 
+use crate::sending::{booked_with_form, everyone};
 use crate::{MockPatients, PHONE, Suite, Visit, reachable};
 
 /// A suite where it is noon in New York, and no reminder of [`Suite::visit`] is near.
@@ -147,17 +148,36 @@ async fn news_of_the_night_are_told_in_the_morning_unless_newer_ones_replace_the
 
 #[tokio::test]
 async fn a_visit_with_a_form_asks_for_it_three_days_before() {
-    let suite = at_noon().await;
+    let mut patients = everyone(reachable());
+    patients.expect_has_open_intake().returning(|_| Ok(true));
+    let suite = Suite::with(patients).await;
+    to_noon(&suite).await;
     let visit = suite.visit();
-    let facts = visit
-        .facts(AppointmentState::Booked)
-        .map(|facts| AppointmentFacts { intake_form_id: ClinicId::new().to_string(), ..facts });
-    suite.happens(&visit, 1, &AppointmentBooked { appointment: facts, ..Default::default() }).await;
+    suite.happens(&visit, 1, &booked_with_form(&visit)).await;
     suite.when_told(&visit, MessageKind::Booked, sent).await;
     assert_eq!(suite.messages(&visit).await.len(), 1);
     suite.servers.advance_to(visit.start - TimeDelta::hours(72)).await;
     let told = suite.when_told(&visit, MessageKind::IntakeOpen, sent).await;
     assert!(told[0].body.contains(&format!("{}/intake/{}", crate::PORTAL, visit.id)), "{}", told[0].body);
+}
+
+#[tokio::test]
+async fn a_form_that_is_filled_in_is_not_asked_for() {
+    let suite = at_noon().await;
+    let (filled, other) = (suite.visit(), suite.visit());
+    suite.happens(&filled, 1, &booked_with_form(&filled)).await;
+    suite.happens(&other, 1, &booked(&other)).await;
+    suite.when_told(&filled, MessageKind::Booked, sent).await;
+    for visit in [&filled, &other] {
+        suite.reminders_when(visit, |r| r.len() == 2).await;
+    }
+    suite.servers.advance_to(filled.start - TimeDelta::hours(72)).await;
+    suite.servers.advance_to(filled.start - TimeDelta::hours(24)).await;
+    for visit in [&filled, &other] {
+        suite.reminders_when(visit, |r| r[0].state() == ReminderState::Sent).await;
+    }
+    let told = suite.messages(&filled).await;
+    assert!(told.iter().all(|message| message.kind() != MessageKind::IntakeOpen), "{told:?}");
 }
 
 /// Someone who has not agreed to texts, or has no phone.

@@ -2,8 +2,9 @@
 
 use chrono::TimeDelta;
 use kit::fields::timestamp;
+use kit::ids::FormId;
 use notify::ports::Contact;
-use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentState};
+use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentFacts, AppointmentState};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::notify::v1::{
     DropReason, FailureReason, GetMessageRequest, MessageFailed, MessageKind, MessageSent, MessageState,
@@ -20,6 +21,14 @@ pub(crate) async fn booked(suite: &Suite) -> Visit {
     suite.tell(&visit, 1, &event).await;
     suite.reminders_when(&visit, |r| r.len() == 2).await;
     visit
+}
+
+/// A visit booked that asks for a form.
+pub(crate) fn booked_with_form(visit: &Visit) -> AppointmentBooked {
+    let intake_form_id = FormId::new().to_string();
+    let facts = visit.facts(AppointmentState::Booked);
+    let appointment = facts.map(|facts| AppointmentFacts { intake_form_id, ..facts });
+    AppointmentBooked { appointment, ..Default::default() }
 }
 
 /// Moves time to the visit's first reminder.
@@ -73,6 +82,23 @@ async fn each_reminder_becomes_one_text_when_its_time_comes() {
     let stranger = kit::ids::PatientId::new().to_string();
     let foreign = suite.call_as(Role::Patient, &stranger).get_message(get).await.expect_err("another's");
     assert_eq!(kit::status::reason(&foreign), "MESSAGE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_reminder_mentions_a_form_that_waits_and_no_other() {
+    for open in [true, false] {
+        let mut patients = everyone(reachable());
+        patients.expect_has_open_intake().returning(move |_| Ok(open));
+        let suite = Suite::with(patients).await;
+        let visit = suite.visit();
+        suite.tell(&visit, 1, &booked_with_form(&visit)).await;
+        suite.reminders_when(&visit, |r| r.len() == 2).await;
+        due(&suite, &visit).await;
+        suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Sent).await;
+        let kind = MessageKind::Reminder24h;
+        let text = suite.when_told(&visit, kind, |told| told.len() == 1).await.remove(0);
+        assert_eq!((text.body.contains("fill in your form"), text.segments), (open, 1), "{}", text.body);
+    }
 }
 
 #[tokio::test]

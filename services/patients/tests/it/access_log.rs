@@ -3,13 +3,14 @@
 use patients::store::access_log;
 use proto::clinic::auth::v1::Role;
 use proto::clinic::patients::v1::{
-    AccessAction, AccessPurpose, ListAccessLogRequest, RegisterPatientRequest, SearchPatientsRequest,
-    SetSmsConsentRequest, SmsConsentSource, SmsConsentState,
+    AccessAction, AccessLogEntry, AccessPurpose, GetPatientRequest, ListAccessLogRequest, Patient,
+    RegisterPatientRequest, SearchPatientsRequest, SetSmsConsentRequest, SmsConsentSource, SmsConsentState,
+    UpdatePatientRequest,
 };
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
-use crate::{Suite, get, nobody, refused, someone};
+use crate::{Suite, bad_fields, get, nobody, refused, someone};
 
 fn log_of(patient_id: &str) -> ListAccessLogRequest {
     ListAccessLogRequest { patient_id: patient_id.to_owned(), ..Default::default() }
@@ -81,6 +82,71 @@ async fn the_log_is_for_the_patient_and_for_admins() {
     let second = admin.list_access_log(request).await.expect("a page").into_inner();
     assert_eq!((first.entries.len(), second.entries.len(), second.next_page_token.as_str()), (3, 1, ""));
     assert_eq!(second.entries[0].patient_id, patient.id);
+}
+
+#[tokio::test]
+async fn broken_glass_needs_a_reason_and_is_flagged_for_the_patient_and_the_privacy_officer() {
+    const REASON: &str = "complaint about a lost record";
+    let suite = Suite::start().await;
+    let patient = suite.registered(someone("Ada", "King", "202-555-0123")).await;
+    suite.registered(someone("Bea", "Lovelace", "")).await;
+    let mut manager = suite.call_as(Role::Manager, "max");
+    let with = |reason: &str| {
+        let read = get(&patient.id);
+        let find = SearchPatientsRequest { query: "ada".to_owned(), ..Default::default() };
+        let fields = Patient {
+            id: patient.id.clone(),
+            etag: "1".to_owned(),
+            email: "a@b.org".to_owned(),
+            ..Default::default()
+        };
+        let change = UpdatePatientRequest { patient: Some(fields), ..Default::default() };
+        let reason = reason.to_owned();
+        (
+            GetPatientRequest { break_glass_reason: reason.clone(), ..read },
+            SearchPatientsRequest { break_glass_reason: reason.clone(), ..find },
+            UpdatePatientRequest { break_glass_reason: reason, ..change },
+        )
+    };
+    let (read, find, change) = with("");
+    let glass = (Code::PermissionDenied, "BREAK_GLASS_REQUIRED");
+    refused(manager.get_patient(read).await, glass.0, glass.1);
+    refused(manager.search_patients(find).await, glass.0, glass.1);
+    refused(manager.update_patient(change).await, glass.0, glass.1);
+    let (read, find, change) = with("because");
+    let too_short = [
+        refused(manager.get_patient(read).await, Code::InvalidArgument, "INVALID_FIELD"),
+        refused(manager.search_patients(find).await, Code::InvalidArgument, "INVALID_FIELD"),
+        refused(manager.update_patient(change).await, Code::InvalidArgument, "INVALID_FIELD"),
+    ];
+    assert!(too_short.iter().all(|status| bad_fields(status) == ["break_glass_reason"]));
+
+    let (read, find, change) = with(REASON);
+    assert_eq!(manager.get_patient(read.clone()).await.expect("with a reason").into_inner(), patient);
+    manager.search_patients(find).await.expect("with a reason");
+    manager.update_patient(change).await.expect("with a reason");
+    // Whoever needs no reason and gives one is flagged, too.
+    suite.desk().get_patient(read).await.expect("read");
+    suite.desk().get_patient(get(&patient.id)).await.expect("read");
+
+    let flagged = |all: Vec<AccessLogEntry>| -> Vec<(String, AccessAction)> {
+        assert!(all.iter().all(|e| e.break_glass_reason == REASON && e.patient_id == patient.id));
+        all.into_iter().rev().map(|e| (e.actor.clone(), e.action())).collect()
+    };
+    let expected = [
+        ("max", AccessAction::Read),
+        ("max", AccessAction::Read),
+        ("max", AccessAction::Update),
+        ("ana", AccessAction::Read),
+    ]
+    .map(|(actor, action)| (actor.to_owned(), action));
+    let everyone = ListAccessLogRequest { break_glass_only: true, ..log_of("") };
+    let mut officer = suite.call_as(Role::Admin, "officer");
+    let listed = officer.list_access_log(everyone.clone()).await.expect("listed").into_inner().entries;
+    assert_eq!(flagged(listed), expected);
+    let own = ListAccessLogRequest { patient_id: patient.id.clone(), ..everyone };
+    let listed = suite.patient(&patient.id).list_access_log(own).await.expect("listed").into_inner().entries;
+    assert_eq!(flagged(listed), expected);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod consent;
+mod export;
 mod intake;
 mod merge;
 mod registration;
@@ -32,13 +33,14 @@ pub(crate) struct Suite {
 impl Suite {
     pub(crate) async fn start() -> Self {
         let servers = Servers::start().await;
-        let (listener, url) = testkit::listener().await;
-        let service: Service = servers.service(patients::NAME);
-        let config =
-            Config { service, default_region: "US".parse::<Region>().expect("a country"), keys: None };
-        let run = patients::run(listener, config, servers.clock.clone(), servers.stop.clone());
-        tokio::spawn(async move { run.await.expect("the service runs until it is stopped") });
+        let url = replica(&servers).await;
         Self { servers, url }
+    }
+
+    /// Starts one more replica, and answers calls to it at the desk.
+    pub(crate) async fn replica(&self) -> Client {
+        let url = replica(&self.servers).await;
+        PatientServiceClient::new(self.servers.client(&url, Role::FrontDesk, "ana"))
     }
 
     pub(crate) fn call_as(&self, role: Role, subject: &str) -> Client {
@@ -59,6 +61,19 @@ impl Suite {
         let response = self.desk().register_patient(request).await.expect("registered").into_inner();
         response.patient.expect("the patient")
     }
+}
+
+pub(crate) fn config(servers: &Servers) -> Config {
+    let service: Service = servers.service(patients::NAME);
+    Config { service, default_region: "US".parse::<Region>().expect("a country"), keys: None }
+}
+
+/// Starts a service on `servers`; answers its URL.
+async fn replica(servers: &Servers) -> String {
+    let (listener, url) = testkit::listener().await;
+    let run = patients::run(listener, config(servers), servers.clock.clone(), servers.stop.clone());
+    tokio::spawn(async move { run.await.expect("the service runs until it is stopped") });
+    url
 }
 
 /// Someone with a name of their own and a phone.

@@ -6,9 +6,12 @@ use kit::db::Db;
 use patients::app::App;
 use patients::seal::Keys;
 use patients::store::sealed;
-use proto::clinic::patients::v1::{Patient, RegisterPatientRequest, SearchPatientsRequest};
+use proto::clinic::patients::v1::{
+    Patient, RegisterPatientRequest, SearchPatientsRequest, UpdatePatientRequest,
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Suite, get, nobody, someone};
+use crate::{Client, Suite, config, get, nobody, someone};
 
 impl Suite {
     fn keys_file(&self) -> std::path::PathBuf {
@@ -90,6 +93,104 @@ async fn a_wrong_or_missing_key_is_one_clear_error_and_loses_nothing() {
     sealed::keys(&suite.db(), &file).await.expect("the right keys");
     let read = suite.desk().get_patient(get(&patient.id)).await.expect("all there").into_inner();
     assert_eq!(read, patient);
+}
+
+#[tokio::test]
+async fn a_replica_with_a_wrong_key_does_not_start_and_says_which() {
+    let suite = Suite::start().await;
+    let patient = suite.registered(reachable()).await;
+    let other = suite.servers.folder().join("other.keys");
+    Keys::create(&other).expect("other keys");
+    for (file, words) in [(other, "another"), (suite.servers.folder().join("none.keys"), "put the file back")]
+    {
+        let (listener, _) = testkit::listener().await;
+        let config = patients::Config { keys: Some(file.clone()), ..config(&suite.servers) };
+        let run =
+            patients::run(listener, config, suite.servers.clock.clone(), suite.servers.stop.child_token());
+        let refused = format!("{:#}", run.await.expect_err("it must not start"));
+        assert!(refused.contains(words) && refused.contains("nothing was changed"), "{refused}");
+        assert!(
+            refused.contains(file.file_name().and_then(|name| name.to_str()).expect("a name")),
+            "{refused}"
+        );
+    }
+    assert_eq!(suite.desk().get_patient(get(&patient.id)).await.expect("all there").into_inner(), patient);
+}
+
+/// Registers patients, corrects them and looks them up again until told to stop; answers them as they are in the end.
+async fn at_work(mut here: Client, mut there: Client, shift: u32, stop: CancellationToken) -> Vec<Patient> {
+    let mut patients = vec![];
+    for n in 0.. {
+        if stop.is_cancelled() {
+            break;
+        }
+        let phone = format!("+1202555{shift}{:03}", 100 + n % 100);
+        let ada = Patient { email: format!("ada.{shift}.{n}@example.org"), ..someone("Ada", "King", &phone) };
+        let request = RegisterPatientRequest { patient: Some(ada), ..Default::default() };
+        let request = RegisterPatientRequest { request_id: nobody(), ..request };
+        let first = here.register_patient(request.clone()).await.expect("registered").into_inner();
+        let again =
+            there.register_patient(request).await.expect("answered by the other replica").into_inner();
+        assert_eq!(first, again);
+        let fields =
+            Patient { email: format!("king.{shift}.{n}@example.org"), ..first.patient.expect("shown") };
+        let change = UpdatePatientRequest {
+            patient: Some(fields),
+            update_mask: Some(prost_types::FieldMask { paths: vec!["email".into()] }),
+            ..Default::default()
+        };
+        let changed = there.update_patient(change).await.expect("corrected").into_inner();
+        let search = SearchPatientsRequest { mrn: changed.mrn.clone(), ..Default::default() };
+        let found = here.search_patients(search).await.expect("found").into_inner().matches;
+        assert_eq!(found[0].patient.as_ref(), Some(&changed));
+        patients.push(changed);
+    }
+    patients
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_added_while_two_replicas_work_and_no_call_fails() {
+    const NEWEST: u32 = 3;
+    let suite = Suite::start().await;
+    let (one, two) = (suite.desk(), suite.replica().await);
+    testkit::until("the second replica", async || {
+        two.clone()
+            .search_patients(SearchPatientsRequest { mrn: "M".into(), ..Default::default() })
+            .await
+            .ok()
+    })
+    .await;
+    let stop = CancellationToken::new();
+    let work = [(&one, &two), (&two, &one)].into_iter().zip(1..);
+    let work: Vec<_> = work
+        .map(|((here, there), shift)| {
+            tokio::spawn(at_work(here.clone(), there.clone(), shift, stop.child_token()))
+        })
+        .collect();
+    for id in 2..=NEWEST {
+        let count = "select count(*) from patients.contact where substring(sealed from 1 for 4) = $1";
+        assert_eq!(Keys::add(&suite.keys_file()).expect("added"), id);
+        let (newest, before) = (id.to_be_bytes(), (id - 1).to_be_bytes());
+        testkit::until("data under the newest key alone", async || {
+            let mut admin = suite.servers.admin().await;
+            let sealed = async |by: [u8; 4], admin: &mut sqlx::PgConnection| -> i64 {
+                sqlx::query_scalar(count).bind(by.to_vec()).fetch_one(admin).await.expect("counted")
+            };
+            let (new, old) = (sealed(newest, &mut admin).await, sealed(before, &mut admin).await);
+            (new > 0 && old == 0).then_some(())
+        })
+        .await;
+    }
+    stop.cancel();
+    let mut count = 0;
+    for work in work {
+        for patient in work.await.expect("no call failed") {
+            let read = one.clone().get_patient(get(&patient.id)).await.expect("read").into_inner();
+            assert_eq!(read, patient);
+            count += 1;
+        }
+    }
+    assert!(count > 0, "nobody worked meanwhile");
 }
 
 #[tokio::test]

@@ -65,6 +65,15 @@ impl Books {
     }
 }
 
+/// What billing has heard of each visit, and how much it has not yet.
+pub(super) async fn heard(world: &World) -> Vec<String> {
+    let visits = "select visit::text from billing.visit";
+    let mut heard: Vec<String> =
+        sqlx::query_scalar(visits).fetch_all(&mut world.servers.admin().await).await.unwrap();
+    heard.push(testkit::behind(&world.servers.broker().await, "appointments", billing::NAME).await);
+    heard
+}
+
 /// Reads both sides.
 pub(super) async fn read(world: &World) -> Books {
     let payments = payments(world).await;

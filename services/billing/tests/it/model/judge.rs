@@ -16,8 +16,8 @@ pub(super) enum Due {
     Copay,
     /// The no-show fee instead of the co-pay.
     Fee,
-    /// A fee that was taken back. The co-pay of the visit that took place after all may have been released before.
-    FeeTakenBack,
+    /// The co-pay after all, and a fee that was taken back.
+    CopayAfterAll,
 }
 
 /// A visit as the history has it. Amounts in cents.
@@ -83,12 +83,14 @@ fn of_charge(charge: &Charge, books: &Books) -> Vec<&'static str> {
     let provider = balance(books, Some(&charge.id), "PROVIDER");
     expect(provider == charge.captured - charge.refunded, "the ledger took something else than the charge");
 
-    // The part of a fee that came out of the co-pay's payment counts there.
+    // The part of a fee that came out of a payment of the co-pay's counts there: its only one, unless the patient came after all.
     let of_visit = books.charges.iter().filter(|other| other.appointment == charge.appointment);
-    let drawn: i64 = of_visit.map(|other| other.drawn).sum();
+    let drawn: i64 = of_visit.clone().map(|other| other.drawn).sum();
     let own = if charge.kind == "COPAY" { charge.captured + drawn } else { charge.captured - drawn };
     let takings = books.payments.iter().filter(|p| p.charge == charge.id && p.received > 0);
-    expect(takings.clone().count() <= 1, "a charge taken twice");
+    let by_cause =
+        usize::from(charge.captured > charge.drawn) + usize::from(charge.kind == "COPAY" && drawn > 0);
+    expect(takings.clone().count() == by_cause, "a charge taken twice");
     expect(takings.map(|p| p.received).sum::<i64>() == own, "a payment took something else than its charge");
 
     let told = |what: &str| {
@@ -97,7 +99,11 @@ fn of_charge(charge: &Charge, books: &Books) -> Vec<&'static str> {
     };
     if charge.kind == "COPAY" {
         expect(told("CopayCaptured") == usize::from(charge.captured > 0), "a capture not told once");
-        expect(told("CopayVoided") == usize::from(charge.state == "VOIDED"), "a release not told once");
+        // Nothing but a fee, released or drawn before the patient came, is told of a co-pay that was taken after all.
+        let fee_before = of_visit.clone().any(|other| other.kind == "NO_SHOW_FEE");
+        let voided = told("CopayVoided");
+        let ended = if charge.state == "VOIDED" { 1 } else { usize::from(fee_before) };
+        expect(voided == ended, "a release not told once");
     } else {
         expect(told("NoShowFeeCharged") == 1, "a fee not told once");
     }
@@ -137,14 +143,15 @@ fn of_visit(visit: &Visit, books: &Books) -> Vec<&'static str> {
             expect(fee == visit.fee && copay == 0, "not exactly the fee");
             expect(!visit.pays || refused("NO_SHOW_FEE") == 0, "owed, although the card would have paid");
         }
-        Due::FeeTakenBack => {
+        Due::CopayAfterAll => {
             let left = fee - sum("NO_SHOW_FEE", |c| c.refunded);
             expect(left == 0, "a fee that was not taken back whole");
-            expect(copay == 0 || copay == visit.copay, "not exactly the co-pay");
+            expect(copay == visit.copay, "not exactly the co-pay");
+            expect(!visit.pays || refused("COPAY") == 0, "owed, although the card would have paid");
         }
     }
     let by_staff = match visit.due {
-        Due::FeeTakenBack => sum("COPAY", |c| c.refunded),
+        Due::CopayAfterAll => sum("COPAY", |c| c.refunded),
         Due::Nothing | Due::Copay | Due::Fee => refunded,
     };
     expect(by_staff == visit.given_back, "not given back what staff gave back");
@@ -236,9 +243,28 @@ mod tests {
         (visit(Due::Fee), books)
     }
 
+    /// Missed, then attended: the fee, all of it drawn, is given back, and the co-pay taken by a payment of its own.
+    fn came_late() -> (Visit, Books) {
+        let mut fee = charge("f", "NO_SHOW_FEE", COPAY, COPAY, "REFUNDED");
+        (fee.captured, fee.refunded) = (COPAY, COPAY);
+        let mut drawn = payment("pi_1", "c", "succeeded", COPAY);
+        drawn.refunded = COPAY;
+        let books = Books {
+            charges: vec![charge("c", "COPAY", COPAY, 0, "CAPTURED"), fee],
+            lines: [
+                entry("c", "RECEIVABLE", "COPAY_REVENUE", COPAY),
+                entry("c", "PROVIDER", "RECEIVABLE", COPAY),
+            ]
+            .concat(),
+            payments: vec![drawn, payment("pi_2", "c", "succeeded", COPAY)],
+            told: vec![told("CopayVoided", "c"), told("NoShowFeeCharged", "f"), told("CopayCaptured", "c")],
+        };
+        (visit(Due::CopayAfterAll), books)
+    }
+
     #[test]
     fn right_books_are_left_in_peace() {
-        for (visit, books) in [attended(), missed()] {
+        for (visit, books) in [attended(), missed(), came_late()] {
             assert_eq!(judge(&[visit], &books), [""; 0]);
         }
     }
@@ -246,10 +272,14 @@ mod tests {
     #[test]
     fn every_planted_fault_is_found() {
         type Fault = (&'static str, fn() -> (Visit, Books), fn(&mut Visit, &mut Books));
-        let faults: [Fault; 13] = [
+        let faults: [Fault; 15] = [
             ("taken twice", attended, |_, books| {
                 books.payments.push(payment("pi_9", "c", "succeeded", COPAY));
             }),
+            ("taken twice", came_late, |_, books| {
+                books.payments.push(payment("pi_9", "c", "succeeded", COPAY));
+            }),
+            ("not exactly the co-pay", came_late, |_, books| books.charges[0].captured = 0),
             ("took something else than its charge", missed, |_, books| books.charges[1].drawn = 0),
             ("a live payment", attended, |_, books| {
                 books.payments.push(payment("pi_9", "c", "requires_capture", 0));
@@ -262,7 +292,7 @@ mod tests {
             ("a capture not told once", attended, |_, books| books.told.push(told("CopayCaptured", "c"))),
             ("a fee not told once", missed, |_, books| books.told.retain(|(what, _)| !what.contains("Fee"))),
             ("cost something", attended, |visit, _| visit.due = Due::Nothing),
-            ("not taken back whole", missed, |visit, _| visit.due = Due::FeeTakenBack),
+            ("not taken back whole", missed, |visit, _| visit.due = Due::CopayAfterAll),
             ("gave back something else", attended, |_, books| books.payments[0].refunded = 1),
         ];
         for (words, books, plant) in faults {

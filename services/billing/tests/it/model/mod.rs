@@ -124,7 +124,7 @@ async fn agree(world: &World, player: &Player) {
     };
     if tokio::time::timeout(SETTLED_WITHIN, agreeing).await.is_err() {
         let books = books::read(world).await.of_visits(|visit| wrong.iter().any(|what| what.contains(visit)));
-        panic!("{wrong:#?}\n{books:#?}");
+        panic!("{wrong:#?}\n{books:#?}\n{:#?}", books::heard(world).await);
     }
 }
 

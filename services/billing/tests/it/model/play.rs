@@ -164,7 +164,7 @@ impl Player {
                 Fate::HoldEnds | Fate::CancelledInTime => Due::Nothing,
                 Fate::Attended => Due::Copay,
                 Fate::CancelledLate | Fate::NoShow => Due::Fee,
-                Fate::LateArrival => Due::FeeTakenBack,
+                Fate::LateArrival => Due::CopayAfterAll,
             },
             copay: COPAY,
             fee: self.fee,

@@ -1,0 +1,116 @@
+//! Appointments of a patient whose record was merged pass to the survivor, past ones too.
+//!
+//! The event notes the merge and nothing else, so that it always succeeds. From then on new bookings for the merged patient are the
+//! survivor's, and a worker of any replica hands over what there is, one appointment in each transaction. It looks again for a
+//! while, for holds end later and a booking may not have seen the merge.
+//!
+//! The survivor's own visits may leave no room for one: at the same time, or within 7 days with the same provider. No constraint
+//! is bent and no visit is lost: it stays with the merged id, which names the same person, and is displaced, so that the front desk
+//! has it on its list. When the visit in the way is gone, it passes and stands again.
+
+use kit::ids::{AppointmentId, PatientId};
+use kit::merges;
+use sqlx::PgConnection;
+
+use super::{App, step};
+use crate::domain::{Clash, Conflict, NewReservation, Reservation, State};
+use crate::error::Error;
+use crate::store::By;
+use crate::{events, store};
+
+/// Merged patients that one look takes.
+const BATCH: i64 = 20;
+
+impl App {
+    /// Hands over what is due.
+    pub(super) async fn hand_over_due(&self) -> Result<(), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        for merged in store::claim_handovers(&mut conn, BATCH).await? {
+            let survivor = merges::survivor(&mut conn, merged).await?;
+            let mut left = false;
+            for id in store::naming(&mut conn, merged).await? {
+                left |= !self.hand_over(id, merged, survivor).await?;
+            }
+            if !left {
+                store::handed_over(&mut conn, merged).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands one appointment over; false when it has to stay for now.
+    async fn hand_over(
+        &self,
+        id: AppointmentId,
+        merged: PatientId,
+        survivor: PatientId,
+    ) -> Result<bool, Error> {
+        let mut tx = self.db.begin().await?;
+        let row = store::lock(&mut tx, id).await?.filter(|row| row.patient_id == merged);
+        let Some(before) = row else { return Ok(true) };
+        // Its booking may be under way with that name; it ends soon, or becomes a visit.
+        if matches!(before.state, State::Held | State::Offered) {
+            return Ok(false);
+        }
+        let clashes = own_clashes(&mut tx, &before, survivor).await?;
+        if !clashes.is_empty() {
+            drop(tx);
+            if before.state == State::Booked {
+                self.displace(before, &clashes).await?;
+            }
+            return Ok(false);
+        }
+        let mut row = Reservation { patient_id: survivor, ..before.clone() };
+        if row.waits_for_survivor() {
+            row.displaced_reasons.retain(|reason| !Conflict::is_own_rule(reason));
+            if row.displaced_reasons.is_empty() {
+                row.displaced_at = None;
+                step(&mut row, State::Booked)?;
+            }
+        }
+        let tell = |row: &Reservation| match row.state == before.state {
+            true => events::reassigned(row, before.patient_id),
+            false => events::rescheduled(row, &before),
+        };
+        match store::save(&mut tx, &mut row, By::default(), tell).await {
+            Ok(()) => tx.commit().await?,
+            // The survivor has booked something meanwhile.
+            Err(error) if store::is_taken(&error) || store::is_deadlock(&error) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+
+    /// Puts a booking that cannot pass on the front desk's list.
+    async fn displace(&self, seen: Reservation, clashes: &[Clash]) -> Result<(), Error> {
+        let alternatives = self.alternatives(&seen).await;
+        let mut tx = self.db.begin().await?;
+        let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(()) };
+        if row.version != seen.version {
+            // It moved on; the next look sees how it stands.
+            return Ok(());
+        }
+        row.displaced_at = Some(self.now());
+        row.displaced_reasons = clashes.iter().map(|clash| clash.rule.reason().to_owned()).collect();
+        step(&mut row, State::Displaced)?;
+        let tell = |row: &Reservation| events::displaced(row, alternatives);
+        store::save(&mut tx, &mut row, By::default(), tell).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// The patient's own rules that an appointment would break if it were `survivor`'s.
+async fn own_clashes(
+    tx: &mut PgConnection,
+    row: &Reservation,
+    survivor: PatientId,
+) -> Result<Vec<Clash>, Error> {
+    if !row.state.occupies() {
+        return Ok(vec![]);
+    }
+    let as_survivors = NewReservation { patient_id: survivor, ..row.again() };
+    let mut clashes = store::conflicts(tx, &as_survivors, row.provider_id, &[]).await?;
+    clashes.retain(|clash| Conflict::is_own_rule(clash.rule.reason()));
+    Ok(clashes)
+}
