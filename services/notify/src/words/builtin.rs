@@ -14,19 +14,19 @@ pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str
     Some(match (kind, language) {
         (K::Reminder24h, English) => {
             "{clinic_name}: reminder of your visit, {date} at {time}. Reply {confirm_digit} to confirm, {cancel_digit} to \
-             cancel. {form}\nQuestions: {clinic_phone}"
+             cancel.\n{form}\nQuestions: {clinic_phone}"
         }
         (K::Reminder24h, Spanish) => {
             "{clinic_name}: recuerde su cita, {date}, {time}. Responda {confirm_digit} para confirmar, {cancel_digit} para \
-             cancelar. {form}\nTel: {clinic_phone}"
+             cancelar.\n{form}\nTel: {clinic_phone}"
         }
         (K::Reminder2h, English) => {
             "{clinic_name}: see you soon, {date} at {time}. Reply {confirm_digit} to confirm, {cancel_digit} to \
-             cancel. {form}\nQuestions: {clinic_phone}"
+             cancel.\n{form}\nQuestions: {clinic_phone}"
         }
         (K::Reminder2h, Spanish) => {
             "{clinic_name}: le esperamos pronto, {date}, {time}. Responda {confirm_digit} para confirmar, {cancel_digit} para \
-             cancelar. {form}\nTel: {clinic_phone}"
+             cancelar.\n{form}\nTel: {clinic_phone}"
         }
         (K::Booked, English) => {
             "{clinic_name}: your visit is booked for {date} at {time}.\nQuestions: {clinic_phone}"
