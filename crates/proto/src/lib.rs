@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_changing_call_takes_a_request_id() {
-        const READS: [&str; 6] = ["Get", "List", "Search", "Explain", "Watch", "Preview"];
+        const READS: [&str; 7] = ["Get", "List", "Search", "Explain", "Watch", "Preview", "Export"];
         let pool = pool();
         for method in methods(&pool) {
             let reads =

@@ -36,7 +36,7 @@ pub(super) const OTHER_PHONE: &str = "202.555.0158";
 pub(super) const OTHER_MRN: &str = "CNRY-8852-YW";
 /// Where she moves to.
 pub(super) const NEW_PHONE: &str = "+1 202 555 0169";
-pub(super) const NEW_EMAIL: &str = "Moved.Zephyrine@canary-mail.example";
+pub(super) const NEW_EMAIL: &str = "Moved.Xylographer@canary-mail.example";
 /// What she answers, and what she drops again.
 pub(super) const ANSWER: &str = "hippopotomonstrosity of the left elbow";
 pub(super) const DRAFTED: &str = "xylorimbaphobia";

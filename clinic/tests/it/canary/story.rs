@@ -217,6 +217,13 @@ impl<'a> Story<'a> {
                     self.told("PatientService/SearchPatients", &caller, client.search_patients(search)).await;
             }
         }
+        let admin = self.caller(Role::Admin, "exporter");
+        let request = pb::ExportPatientsRequest {
+            break_glass_reason: REASON.into(),
+            ..pb::ExportPatientsRequest::default()
+        };
+        let mut client = admin.desk.patients();
+        let _ = self.told("PatientService/ExportPatients", &admin, client.export_patients(request)).await;
         let other = self.caller(Role::Patient, &id());
         let request = pb::GetPatientRequest { patient_id: patient.to_owned(), ..Default::default() };
         let mut client = other.desk.patients();
