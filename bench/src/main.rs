@@ -4,6 +4,7 @@
 mod agenda;
 mod booking;
 mod load;
+mod notify;
 mod patients;
 mod processes;
 mod search;
@@ -24,6 +25,8 @@ enum Command {
     Booking(booking::Options),
     /// Webhooks of the payment provider: how soon billing acknowledges them.
     Webhooks(webhooks::Options),
+    /// Due reminders handed to the SMS provider: how fast, in how much memory.
+    Notify(notify::Options),
     /// SearchPatients among a million, and how long it takes to seal them.
     Patients(patients::Options),
 }
@@ -34,6 +37,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Search => search::measure().await?,
         Command::Booking(options) => booking::measure(&options).await?,
         Command::Webhooks(options) => webhooks::measure(&options).await?,
+        Command::Notify(options) => notify::measure(&options).await?,
         Command::Patients(options) => patients::measure(&options).await?,
     };
     println!("{figures}");

@@ -15,6 +15,11 @@ const TICKS: f64 = 100.0;
 /// What sandbox and billing know each other by.
 const PAYMENTS_KEY: &str = "sk_test_bench";
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_bench";
+/// What sandbox and notify know each other by.
+const SMS_ACCOUNT: &str = "AC0000000000000000000000000000be9c";
+const SMS_TOKEN: &str = "bench";
+/// Texts a second that a sender may send: more than it can.
+const NO_LIMIT: &str = "1000000";
 
 /// A running program, with what operators get by default; its log goes where ours goes. Ended on drop.
 pub(crate) struct Process {
@@ -71,6 +76,40 @@ impl Process {
         let child =
             command.spawn().with_context(|| format!("{} does not start: build it", program.display()))?;
         Ok(Self { url: url(address), child })
+    }
+
+    /// Starts notify, which asks `others` for patients and clinics.
+    pub(crate) async fn notify(servers: &Servers, sandbox: &Self, others: &str) -> anyhow::Result<Self> {
+        Self::service_at("notify", free_address().await?, servers, |command| {
+            command
+                .env("PATIENTS_URL", others)
+                .env("SCHEDULING_URL", others)
+                .env("SMS_API_BASE", &sandbox.url)
+                .env("SMS_ACCOUNT_SID", SMS_ACCOUNT)
+                .env("SMS_AUTH_TOKEN", SMS_TOKEN)
+                .env("SMS_FROM", "+12025550199")
+                .env("SMS_RATE", NO_LIMIT);
+        })
+    }
+
+    /// Starts the sandbox as an SMS provider that takes texts and never delivers them.
+    pub(crate) async fn sms_sandbox() -> anyhow::Result<Self> {
+        let address = free_address().await?;
+        Self::start("sandbox", address, |command| {
+            command
+                .env("SANDBOX_LISTEN", address.to_string())
+                .env("SANDBOX_SMS_ACCOUNT", SMS_ACCOUNT)
+                .env("SANDBOX_SMS_TOKEN", SMS_TOKEN)
+                .env("SANDBOX_SMS_STEP_MS", "3600000");
+        })
+    }
+
+    /// The memory it has now, in bytes.
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
     }
 
     /// The processor time it has used so far, by all its threads.
@@ -168,12 +207,12 @@ impl Program {
     }
 }
 
-async fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) async fn free_address() -> anyhow::Result<SocketAddr> {
     let (listener, _) = testkit::listener().await;
     Ok(listener.local_addr()?)
 }
 
-fn url(address: SocketAddr) -> String {
+pub(crate) fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 

@@ -162,7 +162,7 @@ impl Suite {
         ));
         tasks.spawn(notify::run(
             notify_port,
-            notify_config(service(notify::NAME), &urls, &settings),
+            notify_config(service(notify::NAME), &urls, &settings)?,
             clock.clone(),
             stop.clone(),
         ));
@@ -240,6 +240,7 @@ impl Config {
 fn sandbox_settings(config: &Config, urls: &Urls) -> sandbox::Settings {
     sandbox::Settings {
         webhook_url: Some(format!("{}/webhooks/payments", urls.gateway)),
+        sms_inbound_url: Some(format!("{}/webhooks/sms/inbound", urls.gateway)),
         data_dir: config.sandbox_dir.clone(),
         ..Default::default()
     }
@@ -256,6 +257,8 @@ const PAYMENTS_TIMEOUT_MS: u64 = 8_000;
 const RECONCILE_EVERY_SECS: u64 = 24 * 60 * 60;
 /// The sender of texts: a number reserved for fiction.
 const SMS_FROM: &str = "+12025550199";
+/// The sender of e-mails, were there a relay.
+const MAIL_FROM: &str = "clinic@localhost";
 
 fn billing_config(
     service: Service,
@@ -274,17 +277,26 @@ fn billing_config(
     })
 }
 
-fn notify_config(service: Service, urls: &Urls, sandbox: &sandbox::Settings) -> notify::Config {
-    notify::Config {
+fn notify_config(
+    service: Service,
+    urls: &Urls,
+    sandbox: &sandbox::Settings,
+) -> anyhow::Result<notify::Config> {
+    Ok(notify::Config {
         service,
         patients_url: urls.patients.clone(),
         scheduling_url: urls.scheduling.clone(),
+        appointments_url: urls.appointments.clone(),
         default_language: notify::words::Language::English,
+        portal_url: urls.gateway.clone(),
         sms: notify::config::Sms {
             sms_api_base: urls.sandbox.clone(),
             sms_account_sid: sandbox.sms_account.clone(),
             sms_auth_token: sandbox.sms_token.clone(),
             sms_from: SMS_FROM.to_owned(),
+            sms_rate: notify::config::SMS_RATE,
+            sms_public_url: Some(urls.gateway.parse().map_err(anyhow::Error::msg)?),
         },
-    }
+        mail: notify::config::Mail { smtp_url: None, mail_from: MAIL_FROM.to_owned() },
+    })
 }

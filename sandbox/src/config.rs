@@ -29,6 +29,9 @@ pub struct Settings {
     /// SMS account's token: Basic password of callers, and the key that signs status callbacks.
     #[arg(long, env = "SANDBOX_SMS_TOKEN", default_value = "sandbox_sms_token", hide_env_values = true)]
     pub sms_token: String,
+    /// Where texts from phones are told; empty: phones cannot write.
+    #[arg(long, env = "SANDBOX_SMS_INBOUND_URL")]
+    pub sms_inbound_url: Option<String>,
     /// Milliseconds of real time a message spends in each state on its way to the phone.
     #[arg(long, env = "SANDBOX_SMS_STEP_MS", default_value_t = 50)]
     pub sms_step_ms: u64,
@@ -49,6 +52,7 @@ impl Default for Settings {
             webhook_secret: "whsec_sandbox".into(),
             sms_account: "AC00000000000000000000000000005a4d".into(),
             sms_token: "sandbox_sms_token".into(),
+            sms_inbound_url: None,
             sms_step_ms: 50,
             fault_seed: None,
             data_dir: None,

@@ -23,7 +23,7 @@ use crate::{
         error::ApiError,
         objects::{Charge, Dispute, DisputeStatus, EventRequest, IntentStatus, PaymentIntent, SetupIntent},
     },
-    sms::message::Message,
+    sms::{inbound, message::Message},
     store::Kind,
 };
 
@@ -39,7 +39,7 @@ pub(crate) fn router() -> Router<State> {
         .route("/sandbox/authenticate", post(authenticate))
         .route("/sandbox/disputes", post(open_dispute))
         .route("/sandbox/disputes/close", post(close_dispute))
-        .route("/sandbox/messages", get(messages))
+        .route("/sandbox/messages", get(messages).post(write_text))
         .route("/sandbox/payment_intents", get(payment_intents))
 }
 
@@ -49,10 +49,10 @@ async fn about(Extract(state): Extract<State>) -> Json<Value> {
                  /2010-04-01). No money moves and no text leaves this machine.",
         "sms_account": state.settings().sms_account,
         "webhooks_to": state.settings().webhook_url,
-        "look": ["/sandbox/payment_intents?metadata[appointment_id]=…", "/sandbox/messages?to=+1…"],
+        "look": ["/sandbox/inbox", "/sandbox/payment_intents?metadata[appointment_id]=…", "/sandbox/messages?to=+1…"],
         "script": ["POST /sandbox/faults {route, kind, ms, secs, times, percent}", "DELETE /sandbox/faults",
                    "POST /sandbox/clock {advance_secs}", "POST /sandbox/authenticate {id, succeeds}",
-                   "POST /sandbox/disputes {id, amount, reason}", "POST /sandbox/disputes/close {id, won}"],
+                   "POST /sandbox/messages {from, to, body}", "POST /sandbox/disputes {id, amount, reason}", "POST /sandbox/disputes/close {id, won}"],
     }))
 }
 
@@ -195,6 +195,24 @@ async fn messages(Extract(state): Extract<State>, RawQuery(query): RawQuery) -> 
     let chosen =
         store.all::<Message>().rev().filter(|message| to.as_ref().is_none_or(|to| *to == message.to));
     Json(chosen.map(|message| message.answer(&state.settings().sms_account)).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    /// The phone that writes.
+    from: String,
+    /// To whom; the number that texted the phone last when absent.
+    to: Option<String>,
+    body: String,
+}
+
+/// Plays the person at a phone.
+async fn write_text(Extract(state): Extract<State>, Json(wish): Json<Text>) -> Response {
+    match inbound::receive(&state, &wish.from, wish.to.as_deref(), &wish.body) {
+        Ok(message) => Json(message.answer(&state.settings().sms_account)).into_response(),
+        Err((status, sentence)) => refuse(status, sentence),
+    }
 }
 
 /// Payment intents whose metadata has all the asked pairs, newest first, with their latest charge in them.

@@ -2,8 +2,9 @@
 //!
 //! The suite's own adapters run against this server everywhere, so what they do here they do against the real
 //! providers. It differs from those in that it can be told to fail (`POST /sandbox/faults`), to let time pass
-//! (`POST /sandbox/clock`), to act as a cardholder or a bank (`POST /sandbox/authenticate`, `POST /sandbox/disputes`) and to show
-//! what it remembers (`GET /sandbox/payment_intents`, `GET /sandbox/messages`).
+//! (`POST /sandbox/clock`), to act as a cardholder or a bank (`POST /sandbox/authenticate`, `POST /sandbox/disputes`), to write texts
+//! from a phone (`POST /sandbox/messages`, or the page `/sandbox/inbox`) and to show what it remembers
+//! (`GET /sandbox/payment_intents`, `GET /sandbox/messages`).
 //!
 //! - `config`: keys, addresses, clock
 //! - `server`: accept loop that can hang up on a caller

@@ -17,7 +17,7 @@ use crate::{
     payments::objects::{
         Charge, Customer, Dispute, Event, PaymentIntent, PaymentMethod, Refund, SetupIntent,
     },
-    sms::message::Message,
+    sms::{inbound, message::Message},
 };
 
 const JOURNAL: &str = "sandbox.jsonl";
@@ -100,12 +100,13 @@ kinds! {
 }
 
 /// Objects by id, the changes not yet written, and what time alone will change: open authorizations by the moment they lapse,
-/// refunds by the moment their bank answers.
+/// refunds by the moment their bank answers; and the phones that want no texts.
 #[derive(Default)]
 pub(crate) struct Store {
     objects: BTreeMap<String, Object>,
     holds: BTreeSet<(i64, String)>,
     refunds: BTreeSet<(i64, String)>,
+    opted_out: BTreeSet<String>,
     unwritten: Vec<Object>,
     sequence: u64,
     journal: Option<File>,
@@ -191,7 +192,19 @@ impl Store {
         due(&self.refunds, now)
     }
 
+    /// Whether a phone's last word to the carrier was STOP.
+    pub(crate) fn has_opted_out(&self, phone: &str) -> bool {
+        self.opted_out.contains(phone)
+    }
+
     fn remember(&mut self, object: Object) {
+        if let Some(text) = Message::of(&object).filter(|message| message.is_inbound()) {
+            match inbound::opts_out(text.body()) {
+                Some(true) => drop(self.opted_out.insert(text.phone().to_owned())),
+                Some(false) => drop(self.opted_out.remove(text.phone())),
+                None => {}
+            }
+        }
         let id = id_of(&object).to_owned();
         let digits =
             id.trim_start_matches("SM").rsplit('_').next().and_then(|tail| tail.get(..SEQUENCE_DIGITS));

@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use kit::status::reason;
 use proto::clinic::appointments::v1::{AppointmentState, CancelAppointmentRequest, CheckInRequest};
 use proto::clinic::auth::v1::Role;
-use proto::clinic::notify::v1::ListMessagesRequest;
+use proto::clinic::notify::v1::{ListMessagesRequest, MessageKind};
 use proto::clinic::patients::v1::{
     Form, GetFormRequest, GetIntakeRequest, Intake, IntakeState, PublishFormRequest, SubmitIntakeRequest,
     get_intake_request::Key,
@@ -122,7 +122,9 @@ async fn a_reminder_mentions_the_form_until_it_is_submitted() {
             ListMessagesRequest { appointment_id: booked.id.clone(), show_body: true, ..Default::default() };
         until("the text", async || {
             let messages = desk.notify().list_messages(request.clone()).await.ok()?.into_inner().messages;
-            (messages.len() == count).then(|| messages[0].body.contains("form"))
+            let reminders = [MessageKind::Reminder24h, MessageKind::Reminder2h];
+            let texts: Vec<_> = messages.iter().filter(|m| reminders.contains(&m.kind())).collect();
+            (texts.len() == count).then(|| texts[0].body.contains("form"))
         })
         .await
     };

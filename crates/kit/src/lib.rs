@@ -10,6 +10,7 @@
 //! | [`deadline`], [`client`], [`serve`] | one port per service, deadlines honoured and passed on |
 //! | [`db`], [`bootstrap`], [`idempotency`] | PostgreSQL: pools, roles and schemas, request ids |
 //! | [`watch`] | streams that stay open |
+//! | [`ical`] | content lines of iCalendar files |
 //! | [`messaging`] | outbox relay, inbox consumer, dead letters |
 //! | [`merges`] | whose a record is that names a merged patient |
 //! | [`platform`] | all of the above, connected, for one service |
@@ -22,6 +23,7 @@ pub mod config;
 pub mod db;
 pub mod deadline;
 pub mod fields;
+pub mod ical;
 pub mod idempotency;
 pub mod ids;
 pub mod merges;

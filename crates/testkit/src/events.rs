@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::{self, stream};
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use kit::ids::EventId;
 use kit::messaging;
@@ -17,6 +18,18 @@ pub async fn publish<E: Message + Name>(
     version: i64,
     event: &E,
 ) -> EventId {
+    publish_at(nats, context, aggregate, version, kit::clock::Clock::System.now(), event).await
+}
+
+/// As [`publish`], of something that happened at `time`.
+pub async fn publish_at<E: Message + Name>(
+    nats: &async_nats::Client,
+    context: &str,
+    aggregate: impl Into<Uuid>,
+    version: i64,
+    time: DateTime<Utc>,
+    event: &E,
+) -> EventId {
     let js = messaging::jetstream(nats.clone());
     ensure(&js, context).await;
     let id = EventId::new();
@@ -24,7 +37,7 @@ pub async fn publish<E: Message + Name>(
     headers.insert(messaging::EVENT_ID, id.to_string());
     headers.insert(messaging::AGGREGATE_ID, aggregate.into().to_string());
     headers.insert(messaging::AGGREGATE_VERSION, version.to_string());
-    headers.insert(messaging::TIME, kit::clock::Clock::System.now().to_rfc3339());
+    headers.insert(messaging::TIME, time.to_rfc3339());
     let ack = js.publish_with_headers(E::full_name(), headers, event.encode_to_vec().into()).await;
     ack.expect("sent").await.expect("kept");
     id

@@ -30,7 +30,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use events::{behind, collect, publish};
+pub use events::{behind, collect, publish, publish_at};
 
 /// Password of every service's role in a test's own server.
 const PASSWORD: &str = "test";

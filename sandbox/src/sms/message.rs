@@ -56,6 +56,8 @@ pub(crate) enum Status {
     Delivered,
     Undelivered,
     Failed,
+    /// From a phone.
+    Received,
 }
 
 impl Status {
@@ -67,13 +69,14 @@ impl Status {
             Self::Delivered => "delivered",
             Self::Undelivered => "undelivered",
             Self::Failed => "failed",
+            Self::Received => "received",
         }
     }
 
     pub(crate) fn is_final(self) -> bool {
         match self {
             Self::Accepted | Self::Queued | Self::Sent => false,
-            Self::Delivered | Self::Undelivered | Self::Failed => true,
+            Self::Delivered | Self::Undelivered | Self::Failed | Self::Received => true,
         }
     }
 }
@@ -152,8 +155,48 @@ impl Message {
         })
     }
 
+    /// A text from a phone.
+    pub(crate) fn received(id: String, from: &str, to: &str, body: &str, now: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            to: to.to_owned(),
+            from: Some(from.to_owned()),
+            service: None,
+            body: body.to_owned(),
+            status: Status::Received,
+            error_code: None,
+            created: now,
+            sent: Some(now),
+            updated: now,
+            callback: None,
+            validity_secs: VALIDITY_SECS,
+        }
+    }
+
+    /// What the carrier itself says to a phone in a number's name.
+    pub(crate) fn by_carrier(id: String, from: &str, to: &str, body: &str, now: DateTime<Utc>) -> Self {
+        Self { status: Status::Delivered, ..Self::received(id, from, to, body, now) }
+    }
+
     pub(crate) fn status(&self) -> Status {
         self.status
+    }
+
+    pub(crate) fn body(&self) -> &str {
+        &self.body
+    }
+
+    pub(crate) fn created(&self) -> DateTime<Utc> {
+        self.created
+    }
+
+    pub(crate) fn is_inbound(&self) -> bool {
+        self.status == Status::Received
+    }
+
+    /// The number at the far end.
+    pub(crate) fn phone(&self) -> &str {
+        if self.is_inbound() { self.from.as_deref().unwrap_or_default() } else { &self.to }
     }
 
     /// One step further on its way.
@@ -172,7 +215,7 @@ impl Message {
                 Some((_, code)) => (self.status, self.error_code) = (Status::Undelivered, Some(*code)),
                 None => self.status = Status::Delivered,
             },
-            Status::Delivered | Status::Undelivered | Status::Failed => {}
+            Status::Delivered | Status::Undelivered | Status::Failed | Status::Received => {}
         }
     }
 
@@ -186,7 +229,7 @@ impl Message {
             "date_created": self.created.to_rfc2822(),
             "date_sent": self.sent.map(|at| at.to_rfc2822()),
             "date_updated": self.updated.to_rfc2822(),
-            "direction": "outbound-api",
+            "direction": if self.is_inbound() { "inbound" } else { "outbound-api" },
             "error_code": self.error_code,
             "error_message": null,
             "from": self.from,
@@ -201,6 +244,24 @@ impl Message {
             "to": self.to,
             "uri": format!("{uri}.json"),
         })
+    }
+
+    /// The parameters of the webhook that tells of a text from a phone.
+    pub(crate) fn inbound_params(&self, account: &str) -> Vec<(String, String)> {
+        let params = [
+            ("AccountSid", account),
+            ("ApiVersion", super::API_VERSION),
+            ("Body", &self.body),
+            ("From", self.from.as_deref().unwrap_or_default()),
+            ("MessageSid", &self.id),
+            ("NumMedia", "0"),
+            ("NumSegments", &segments(&self.body).to_string()),
+            ("SmsMessageSid", &self.id),
+            ("SmsSid", &self.id),
+            ("SmsStatus", self.status.name()),
+            ("To", &self.to),
+        ];
+        params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// The parameters of a status callback.
@@ -222,7 +283,7 @@ impl Message {
 }
 
 /// `+` and 8 to 15 digits, the first not zero (ITU-T E.164).
-fn is_e164(number: &str) -> bool {
+pub(crate) fn is_e164(number: &str) -> bool {
     let digits = number.strip_prefix('+').unwrap_or_default();
     (8..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit())
 }

@@ -1,8 +1,12 @@
 //! The SMS provider: Twilio's wire protocol over the store.
 //!
+//! `message` is one text, `inbound` texts from phones, `inbox` the page on which a person reads and writes them.
+//!
 //! Messages move queued, sent, delivered on their own; each step is posted, signed, to the message's callback. Which
 //! numbers fail, and how, stands in `message`.
 
+pub(crate) mod inbound;
+mod inbox;
 pub(crate) mod message;
 
 use std::time::Duration;
@@ -31,6 +35,8 @@ use message::{Draft, Message};
 const API_VERSION: &str = "2010-04-01";
 /// Hexadecimal digits of a message's id after `SM`.
 const SID_DIGITS: usize = 32;
+/// To a phone that said STOP.
+const OPTED_OUT: (u32, &str) = (21610, "Attempt to send to unsubscribed recipient.");
 /// Messages a page holds when `PageSize` is absent, and at most.
 const PAGE: (usize, usize) = (50, 1000);
 
@@ -39,6 +45,7 @@ pub(crate) fn router() -> Router<State> {
     Router::new()
         .route("/2010-04-01/Accounts/{account}/Messages.json", get(list).post(create))
         .route("/2010-04-01/Accounts/{account}/Messages/{file}", get(retrieve))
+        .merge(inbox::router())
 }
 
 async fn create(
@@ -59,6 +66,9 @@ async fn create(
             validity: form.get("ValidityPeriod"),
         };
         let mut store = at.store();
+        if draft.to.is_some_and(|to| store.has_opted_out(to)) {
+            return refuse(StatusCode::BAD_REQUEST, OPTED_OUT.0, OPTED_OUT.1);
+        }
         let id = store.new_id(Message::PREFIX, SID_DIGITS);
         let message = match Message::new(&draft, id, at.now()) {
             Ok(message) => message,

@@ -4,6 +4,7 @@
 
 mod disputes;
 mod faults;
+mod inbox;
 mod payments;
 mod sms;
 mod support;

@@ -4,39 +4,41 @@
 //! what came of it. A process may die between any two of these. Afterwards a message row that was being handed over is *unknown*
 //! and is looked up in the provider's list; only what is surely not there is handed over again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use futures::StreamExt as _;
-use futures::stream;
+use chrono::{DateTime, SubsecRound as _, Utc};
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::ids::MessageId;
-use proto::clinic::notify::v1::{DropReason, FailureReason, MessageState};
+use proto::clinic::notify::v1::{Channel, DropReason, FailureReason, MessageState};
 use sqlx::PgConnection;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::domain::notice::Facts;
 use crate::domain::{Judgement, judge};
-use crate::events;
+use crate::handover::{Handover, LEASE, Start};
 use crate::ports::{Contact, Outcome, Ports, Sms};
 use crate::store::Message;
+use crate::store::opt_out::{self, NumberHash};
 use crate::store::outgoing::{self, Claimed};
-use crate::words::{self, About, Language};
+use crate::words;
+use crate::writer::{Subject, Writer, form_open};
 
-/// Reminders in hand at once.
-const BATCH: i64 = 64;
-/// How long a claim lasts.
-const LEASE: Duration = Duration::from_secs(60);
-/// All that is done for one reminder at one time takes this long at most: its claim outlives it, and the batch waits no longer.
+/// Reminders claimed at once.
+const BATCH: u32 = 64;
+/// Reminders in hand at once: what bounds memory, and texts on their way to the provider.
+const IN_HAND: u32 = 4 * BATCH;
+/// All that is done for one reminder at one time takes this long at most: its claim outlives it.
 const TEND: Duration = Duration::from_secs(45);
 /// Pause between two looks when nothing more is due.
-const POLL: Duration = Duration::from_millis(500);
+pub(crate) const POLL: Duration = Duration::from_millis(500);
 /// A text whose outcome is unknown is looked up after this: the provider lists it by then if it took it.
-const UNKNOWN_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const UNKNOWN_WAIT: Duration = Duration::from_secs(60);
 /// Wait after a failed try; doubles up to the second figure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How far the provider's clock may be behind ours.
-const PROVIDER_SKEW: TimeDelta = TimeDelta::minutes(10);
 
 /// Sends what is due.
 #[derive(Clone)]
@@ -44,38 +46,67 @@ pub struct Dispatcher {
     db: Db,
     clock: Clock,
     ports: Ports,
-    default_language: Language,
+    handover: Handover,
+    writer: Writer,
 }
 
 impl Dispatcher {
-    /// On `db`, through `ports`.
-    pub fn new(db: Db, clock: Clock, ports: Ports, default_language: Language) -> Self {
-        Self { db, clock, ports, default_language }
+    /// On `db`, through `ports` and `handover`, in the words of `writer`.
+    pub fn new(db: Db, clock: Clock, ports: Ports, handover: Handover, writer: Writer) -> Self {
+        Self { db, clock, ports, handover, writer }
     }
 
     /// Works until `stop`; what is in hand then is finished first.
     pub async fn run(self, stop: CancellationToken) {
+        let room = Arc::new(Semaphore::new(IN_HAND as usize));
+        let in_hand = TaskTracker::new();
         let mut told = false;
         while !stop.is_cancelled() {
-            match self.batch().await {
-                Ok(BATCH) => continue,
-                Ok(_) => told = false,
-                Err(error) if !told => {
-                    tracing::warn!(%error, "reminders wait");
-                    told = true;
+            let pause = match self.round(&room, &in_hand, &stop).await {
+                Ok(pause) => {
+                    told = false;
+                    pause
                 }
-                Err(_) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "reminders wait");
+                    }
+                    POLL
+                }
+            };
+            if !pause.is_zero() {
+                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             }
-            stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
         }
+        in_hand.close();
+        in_hand.wait().await;
     }
 
-    /// Claims and tends one batch; answers how many.
-    async fn batch(&self) -> sqlx::Result<i64> {
-        let claimed = outgoing::claim(self.db.pool(), BATCH, LEASE).await?;
-        let count = claimed.len() as i64;
-        stream::iter(claimed).for_each_concurrent(None, |claimed| self.tend(claimed)).await;
-        Ok(count)
+    /// Claims a batch as soon as there is room for it, and has it tended. Answers how long to wait before the next.
+    async fn round(
+        &self,
+        room: &Arc<Semaphore>,
+        in_hand: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> sqlx::Result<Duration> {
+        let queue = self.handover.pace().wait().await?;
+        if !queue.is_zero() {
+            return Ok(queue);
+        }
+        let batch = self.handover.pace().batch(BATCH);
+        let places = stop.run_until_cancelled(room.clone().acquire_many_owned(batch)).await;
+        let Some(Ok(mut places)) = places else { return Ok(Duration::ZERO) };
+        let claimed = outgoing::claim(self.db.pool(), batch.into(), LEASE).await?;
+        let full = claimed.len() == batch as usize;
+        for claimed in claimed {
+            let place = places.split(1);
+            let dispatcher = self.clone();
+            in_hand.spawn(async move {
+                dispatcher.tend(claimed).await;
+                drop(place);
+            });
+        }
+        Ok(if full { Duration::ZERO } else { POLL })
     }
 
     async fn tend(&self, claimed: Claimed) {
@@ -117,10 +148,14 @@ impl Dispatcher {
         let Some(contact) = self.ports.patients.contact(claimed.patient).await? else {
             return self.drop(claimed, DropReason::NoContact).await;
         };
+        // Long before it is due nothing but the recipient's zone is of interest.
+        if let (Judgement::Wait(until), None) = (self.judge(claimed, &contact), unknown) {
+            return self.postpone(claimed, until).await;
+        }
         let Some(phone) = &contact.phone else { return self.drop(claimed, DropReason::NoContact).await };
         if let Some(message) = unknown {
-            if let Some(reference) = self.look_up(message, phone).await? {
-                return self.taken(message, &reference).await;
+            if let Some(reference) = self.handover.look_up(message, phone).await? {
+                return self.handover.taken(message, &reference).await;
             }
             let queued = MessageState::Queued;
             let change =
@@ -131,12 +166,7 @@ impl Dispatcher {
         }
         match self.judge(claimed, &contact) {
             Judgement::Send => self.send(claimed, &contact, phone).await,
-            Judgement::Wait(until) => {
-                let change =
-                    async |tx: &mut PgConnection| outgoing::postpone(tx, claimed.id, until, self.now()).await;
-                self.holding(claimed, change).await?;
-                Ok(())
-            }
+            Judgement::Wait(until) => self.postpone(claimed, until).await,
             Judgement::Drop(reason) => self.drop(claimed, reason).await,
         }
     }
@@ -145,41 +175,48 @@ impl Dispatcher {
         if let Some(reason) = claimed.obsolete {
             return Judgement::Drop(reason);
         }
-        if !contact.consented {
-            return Judgement::Drop(DropReason::NoConsent);
+        let zone = contact.zone.unwrap_or(claimed.zone);
+        match judge(claimed.kind, claimed.start, claimed.planned, self.now(), zone) {
+            Judgement::Send if !contact.consented => Judgement::Drop(DropReason::NoConsent),
+            judged => judged,
         }
-        judge(claimed.kind, claimed.start, self.now(), contact.zone.unwrap_or(claimed.zone))
+    }
+
+    async fn postpone(&self, claimed: &Claimed, until: DateTime<Utc>) -> anyhow::Result<()> {
+        let change =
+            async |tx: &mut PgConnection| outgoing::postpone(tx, claimed.id, until, self.now()).await;
+        self.holding(claimed, change).await?;
+        Ok(())
     }
 
     /// Hands a reminder over, for the first time or after it was surely not taken.
     async fn send(&self, claimed: &Claimed, contact: &Contact, phone: &str) -> anyhow::Result<()> {
         let now = self.now();
+        let number = self.handover.number(phone).await?;
         let message = match &claimed.message {
             Some(message) => message.clone(),
             None => self.compose(claimed, contact, now).await?,
         };
-        let mut tx = self.db.begin().await?;
-        if !outgoing::hold(&mut tx, claimed).await? {
-            return Ok(());
-        }
-        let Some(lease) = outgoing::start_sending(&mut tx, claimed, message.id, LEASE, now).await? else {
-            return Ok(());
+        let start = match &claimed.message {
+            Some(message) => self.start_again(claimed, message, number).await?,
+            None => self.handover.start(claimed.id, claimed.lease, &message, number).await?,
+        };
+        let (lease, turn) = match start {
+            Start::Begun { lease, turn } => (lease, turn),
+            Start::OptedOut => return self.drop(claimed, DropReason::NoConsent).await,
+            Start::Capped => return self.drop(claimed, DropReason::CapReached).await,
+            Start::Lost => return Ok(()),
         };
         let claimed = &Claimed { lease, ..claimed.clone() };
-        if claimed.message.is_some() {
-            outgoing::attempt_again(&mut tx, message.id, now).await?;
-        } else {
-            outgoing::insert_message(&mut tx, &message).await?;
-        }
-        tx.commit().await?;
 
         let validity = (claimed.start - now).to_std().unwrap_or_default();
-        let sms = Sms { to: phone.to_owned(), body: message.body.clone(), validity };
-        let outcome = self.ports.sms.send(&sms).await;
-        count(&outcome);
-        match outcome {
-            Outcome::Taken(reference) => self.taken(&message, &reference).await,
-            Outcome::Refused { reason, code } => self.refused(&message, reason, &code).await,
+        let (to, body) = (phone.to_owned(), message.body.clone());
+        let sms = Sms { message: message.id, to, body, validity };
+        match self.handover.send(&sms, turn).await {
+            Outcome::Taken(reference) => self.handover.taken(&message, &reference).await,
+            Outcome::Refused { reason, code } => {
+                self.handover.refused(&message, number, (reason, &code)).await
+            }
             Outcome::NotTaken(why) => {
                 self.keep(claimed, &message, MessageState::Queued, backoff(claimed.tries), &why).await
             }
@@ -189,31 +226,58 @@ impl Dispatcher {
         }
     }
 
+    /// Begins another attempt with a message that was surely not taken.
+    async fn start_again(
+        &self,
+        claimed: &Claimed,
+        message: &Message,
+        number: NumberHash,
+    ) -> anyhow::Result<Start> {
+        let now = self.now();
+        let mut tx = self.db.begin().await?;
+        if !outgoing::hold(&mut tx, claimed).await? {
+            return Ok(Start::Lost);
+        }
+        let Some(lease) = outgoing::start_again(&mut tx, claimed, number, LEASE, now).await? else {
+            // A connection at a time: whoever holds one must not wait for another.
+            tx.rollback().await?;
+            let opted_out = opt_out::among(self.db.pool(), &[number]).await?;
+            return Ok(if opted_out.is_empty() { Start::Lost } else { Start::OptedOut });
+        };
+        if !outgoing::attempt_again(&mut tx, message.id, now).await? {
+            return Ok(Start::Lost);
+        }
+        tx.commit().await?;
+        Ok(Start::Begun { lease, turn: self.handover.turn().await? })
+    }
+
     async fn compose(
         &self,
         claimed: &Claimed,
         contact: &Contact,
         now: DateTime<Utc>,
     ) -> anyhow::Result<Message> {
-        let clinic = self.ports.clinics.clinic(claimed.clinic).await?;
-        let open_intake = self.ports.patients.has_open_intake(claimed.appointment).await?;
-        let language = Language::of(&contact.language).unwrap_or(self.default_language);
-        let about = About {
-            clinic_name: &clinic.name,
-            clinic_phone: &clinic.phone,
-            start: claimed.start,
+        let kind = words::message_kind(claimed.kind);
+        let visit = Some(claimed.appointment).filter(|_| claimed.has_form);
+        let subject = Subject {
+            clinic: Some(claimed.clinic),
+            appointment: Some(claimed.appointment),
+            start: Some(claimed.start),
             zone: claimed.zone,
-            open_intake,
+            form_open: form_open(&*self.ports.patients, kind, visit).await?,
+            facts: &Facts::default(),
         };
-        let text = words::reminder(claimed.kind, language, about);
+        let (text, language) = self.writer.write(kind, Channel::Sms, &contact.language, &subject).await?;
         Ok(Message {
             id: MessageId::new(),
-            patient: claimed.patient,
-            appointment: claimed.appointment,
+            patient: Some(claimed.patient),
+            appointment: Some(claimed.appointment),
             appointment_version: claimed.appointment_version,
-            reminder: claimed.id,
-            kind: words::message_kind(claimed.kind),
-            language: language.tag().to_owned(),
+            reminder: Some(claimed.id),
+            in_reply_to: None,
+            kind,
+            channel: Channel::Sms,
+            language,
             state: MessageState::Sending,
             drop_reason: DropReason::Unspecified,
             failure_reason: FailureReason::Unspecified,
@@ -226,30 +290,9 @@ impl Dispatcher {
             provider_reference: None,
             create_time: now,
             send_time: None,
+            deliver_time: None,
             update_time: now,
         })
-    }
-
-    /// The provider's id of a text whose outcome is unknown; `None` = it was surely not taken.
-    async fn look_up(&self, message: &Message, phone: &str) -> anyhow::Result<Option<String>> {
-        let since = message.create_time - PROVIDER_SKEW;
-        let listed = self.ports.sms.taken(phone, &message.body, since).await?;
-        Ok(outgoing::first_unclaimed(&mut *self.db.pool().acquire().await?, &listed).await?)
-    }
-
-    async fn taken(&self, message: &Message, reference: &str) -> anyhow::Result<()> {
-        let now = self.now();
-        let mut tx = self.db.begin().await?;
-        let message = outgoing::taken(&mut tx, message, reference, now).await?;
-        events::message_sent(&mut tx, &message, now).await?;
-        Ok(tx.commit().await?)
-    }
-
-    async fn refused(&self, message: &Message, reason: FailureReason, code: &str) -> anyhow::Result<()> {
-        let mut tx = self.db.begin().await?;
-        let message = outgoing::refused(&mut tx, message, (reason, code), self.now()).await?;
-        events::message_failed(&mut tx, &message).await?;
-        Ok(tx.commit().await?)
     }
 
     /// Keeps a text for another look after `wait`.
@@ -283,16 +326,6 @@ impl Dispatcher {
 }
 
 /// Wait before the next try after `tries` failed ones.
-fn backoff(tries: i32) -> Duration {
+pub(crate) fn backoff(tries: i32) -> Duration {
     BACKOFF.1.min(BACKOFF.0 * 2u32.pow(tries.clamp(0, 10) as u32))
-}
-
-fn count(outcome: &Outcome) {
-    let outcome = match outcome {
-        Outcome::Taken(_) => "taken",
-        Outcome::Refused { .. } => "refused",
-        Outcome::NotTaken(_) => "not_taken",
-        Outcome::Unknown(_) => "unknown",
-    };
-    metrics::counter!("notify_texts_total", "outcome" => outcome).increment(1);
 }

@@ -3,9 +3,12 @@
 //! Leads are elapsed hours: a day before a visit on the morning after a clock change is 24 hours, not the same wall-clock time.
 //! Quiet hours are the recipient's wall clock.
 
+pub mod notice;
+
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 use kit::ids::{AppointmentId, ClinicId, PatientId};
+use proto::clinic::appointments::v1::AppointmentState;
 use proto::clinic::notify::v1::{DropReason, ReminderKind};
 
 /// Texts may come from this time of day on…
@@ -14,6 +17,10 @@ const DAY_BEGINS: NaiveTime = NaiveTime::from_hms_opt(8, 0, 0).expect("a time of
 const DAY_ENDS: NaiveTime = NaiveTime::from_hms_opt(21, 0, 0).expect("a time of day");
 /// What would fall outside moves back to this: early enough that a queue can drain before the day ends.
 const EVENING: NaiveTime = NaiveTime::from_hms_opt(20, 0, 0).expect("a time of day");
+
+/// Where the recipient lives is asked so long before a reminder's moment: it may have to come an evening earlier there, which is 13
+/// hours at most, over a change of clocks 14.
+const LOOK_AHEAD: TimeDelta = TimeDelta::hours(15);
 
 /// Every kind of reminder.
 pub const KINDS: [ReminderKind; 2] = [ReminderKind::Hours24, ReminderKind::Hours2];
@@ -29,12 +36,23 @@ pub struct Visit {
     pub patient: PatientId,
     /// Where.
     pub clinic: ClinicId,
-    /// When.
+    /// When it starts.
     pub start: DateTime<Utc>,
+    /// When it ends.
+    pub end: DateTime<Utc>,
     /// The clinic's time zone.
     pub zone: Tz,
+    /// Where it stands.
+    pub state: AppointmentState,
+    /// An intake form belongs to it.
+    pub has_form: bool,
+}
+
+impl Visit {
     /// Booked, and not cancelled, displaced, begun or over.
-    pub standing: bool,
+    pub fn standing(&self) -> bool {
+        self.state == AppointmentState::Booked
+    }
 }
 
 /// How long before the visit a kind of reminder has its place.
@@ -72,6 +90,11 @@ pub enum Plan {
     Dropped(DropReason),
 }
 
+/// When a reminder planned at `now` is looked at first: early enough to find out where the recipient lives and to move it there.
+pub fn first_look(kind: ReminderKind, start: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+    now.max(start - timing(kind).lead - LOOK_AHEAD)
+}
+
 /// Plans one reminder of a visit that starts at `start`, heard of at `now`, for a recipient in `zone`.
 pub fn plan(kind: ReminderKind, start: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> Plan {
     let Timing { lead, booked_notice, .. } = timing(kind);
@@ -98,8 +121,19 @@ pub enum Judgement {
     Drop(DropReason),
 }
 
-/// Judges a due reminder at `now` for a recipient in `zone`, who may live elsewhere than the clinic.
-pub fn judge(kind: ReminderKind, start: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> Judgement {
+/// Judges, at `now`, a reminder that was planned at `planned`, for a recipient in `zone`, who may live elsewhere than the clinic.
+pub fn judge(
+    kind: ReminderKind,
+    start: DateTime<Utc>,
+    planned: DateTime<Utc>,
+    now: DateTime<Utc>,
+    zone: Tz,
+) -> Judgement {
+    match plan(kind, start, planned, zone) {
+        Plan::Dropped(reason) => return Judgement::Drop(reason),
+        Plan::Due(due) if now < due => return Judgement::Wait(due),
+        Plan::Due(_) => {}
+    }
     let latest = start - timing(kind).sent_notice;
     if now > latest {
         return Judgement::Drop(DropReason::TooLate);
@@ -107,6 +141,7 @@ pub fn judge(kind: ReminderKind, start: DateTime<Utc>, now: DateTime<Utc>, zone:
     if !is_quiet(now, zone) {
         return Judgement::Send;
     }
+    // Held up into the night, or the recipient has moved meanwhile.
     let morning = next_morning(now, zone);
     if morning <= latest { Judgement::Wait(morning) } else { Judgement::Drop(DropReason::QuietHours) }
 }
@@ -215,29 +250,59 @@ mod tests {
         assert_eq!(plan(ReminderKind::Hours2, start, night, New_York), quiet);
     }
 
+    const LONG_AGO: TimeDelta = TimeDelta::days(9);
+
+    /// As judged so long before the visit, which was booked long ago.
+    fn judged(kind: ReminderKind, start: DateTime<Utc>, before: TimeDelta, zone: Tz) -> Judgement {
+        judge(kind, start, start - LONG_AGO, start - before, zone)
+    }
+
     #[test]
-    fn the_recipients_own_morning_is_waited_for_while_it_helps() {
-        // 09:00 in New York is 06:00 in Los Angeles.
+    fn where_it_is_night_at_the_recipient_a_reminder_comes_the_evening_before() {
+        // 09:00 in New York is 06:00 in Los Angeles: two hours before is four in the morning there.
         let start = at("2026-06-10T09:00:00-04:00");
-        let now = start - TimeDelta::hours(24);
-        let morning = at("2026-06-09T08:00:00-07:00");
-        assert_eq!(judge(ReminderKind::Hours24, start, now, New_York), Judgement::Send);
-        assert_eq!(judge(ReminderKind::Hours24, start, now, Los_Angeles), Judgement::Wait(morning));
-        let soon = at("2026-06-10T08:15:00-04:00");
+        let look = start - first_look(ReminderKind::Hours2, start, start - LONG_AGO);
+        let evening = at("2026-06-09T20:00:00-07:00");
+        assert!(start - look <= evening);
+        assert_eq!(judged(ReminderKind::Hours2, start, look, Los_Angeles), Judgement::Wait(evening));
+        assert_eq!(judged(ReminderKind::Hours2, start, start - evening, Los_Angeles), Judgement::Send);
+        let day_before = at("2026-06-08T20:00:00-07:00");
+        assert_eq!(
+            judged(ReminderKind::Hours24, start, TimeDelta::hours(39), Los_Angeles),
+            Judgement::Wait(day_before)
+        );
+        assert_eq!(judged(ReminderKind::Hours24, start, TimeDelta::hours(24), New_York), Judgement::Send);
+    }
+
+    #[test]
+    fn what_was_held_up_into_the_night_waits_for_the_morning_while_that_helps() {
+        let start = at("2026-06-10T22:00:00-04:00");
+        let night = TimeDelta::hours(24 - 1);
+        let morning = at("2026-06-10T08:00:00-04:00");
+        assert_eq!(judged(ReminderKind::Hours24, start, night, New_York), Judgement::Wait(morning));
+        let start = at("2026-06-10T09:00:00-04:00");
         let dropped = Judgement::Drop(DropReason::QuietHours);
-        assert_eq!(judge(ReminderKind::Hours2, start, soon, Los_Angeles), dropped);
+        assert_eq!(judged(ReminderKind::Hours2, start, TimeDelta::minutes(65), Los_Angeles), dropped);
+    }
+
+    #[test]
+    fn a_visit_booked_in_the_evening_before_has_no_evening_to_move_to() {
+        let start = at("2026-06-10T09:00:00-04:00");
+        let booked = at("2026-06-09T20:30:00-04:00");
+        let judged = |zone| judge(ReminderKind::Hours2, start, booked, booked, zone);
+        assert_eq!(judged(New_York), Judgement::Drop(DropReason::QuietHours));
+        // In Los Angeles it is half past five in the afternoon.
+        assert_eq!(judged(Los_Angeles), Judgement::Wait(at("2026-06-09T20:00:00-07:00")));
     }
 
     #[test]
     fn what_was_held_up_too_long_is_not_sent() {
         let start = at("2026-06-10T14:00:00-04:00");
         let late = Judgement::Drop(DropReason::TooLate);
-        assert_eq!(judge(ReminderKind::Hours24, start, start - TimeDelta::hours(11), New_York), late);
-        assert_eq!(
-            judge(ReminderKind::Hours2, start, start - TimeDelta::minutes(31), New_York),
-            Judgement::Send
-        );
-        assert_eq!(judge(ReminderKind::Hours2, start, start - TimeDelta::minutes(29), New_York), late);
+        let judged = |kind, before| judged(kind, start, before, New_York);
+        assert_eq!(judged(ReminderKind::Hours24, TimeDelta::hours(11)), late);
+        assert_eq!(judged(ReminderKind::Hours2, TimeDelta::minutes(31)), Judgement::Send);
+        assert_eq!(judged(ReminderKind::Hours2, TimeDelta::minutes(29)), late);
     }
 
     proptest! {
@@ -246,6 +311,7 @@ mod tests {
             zone in prop::sample::select(vec![New_York, Los_Angeles, Tz::Pacific__Apia, Tz::Australia__Lord_Howe]),
             now in 1_760_000_000_i64..1_800_000_000,
             ahead in 0_i64..5_000_000,
+            waited in 0_i64..6_000_000,
             kind in prop::sample::select(KINDS.to_vec()),
         ) {
             let now = DateTime::from_timestamp(now, 0).expect("in range");
@@ -253,11 +319,13 @@ mod tests {
             if let Plan::Due(due) = plan(kind, start, now, zone) {
                 prop_assert!(due >= now && !is_quiet(due, zone));
                 prop_assert!(due <= start - timing(kind).lead || due == now);
+                prop_assert!(first_look(kind, start, now) <= due);
             }
-            match judge(kind, start, now, zone) {
-                Judgement::Send => prop_assert!(!is_quiet(now, zone)),
+            let later = now + TimeDelta::seconds(waited);
+            match judge(kind, start, now, later, zone) {
+                Judgement::Send => prop_assert!(!is_quiet(later, zone) && later < start),
                 Judgement::Wait(until) => {
-                    prop_assert!(until > now && until < start && !is_quiet(until, zone));
+                    prop_assert!(until > later && until < start && !is_quiet(until, zone));
                 }
                 Judgement::Drop(_) => {}
             }

@@ -1,13 +1,15 @@
 //! The RPCs: decode, read, encode. Callers see messages and reminders; numbers are nowhere here.
 
+mod words;
+
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
-use kit::db::Db;
 use kit::fields::{Fields, timestamp};
+use kit::idempotency::{self, Attempt};
 use kit::ids::{MessageId, PatientId};
 use kit::merges;
 use kit::page::Page;
-use kit::status::Error as KitError;
+use kit::status::{Error as KitError, Violation};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::notify::v1 as pb;
 use proto::clinic::notify::v1::notify_service_server::NotifyService;
@@ -16,20 +18,21 @@ use proto::google::r#type::Interval;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::app::{self, App};
 use crate::error::Error;
+use crate::events::optional;
 use crate::store::lists::{self, Filter, Key};
 use crate::store::{self, Message, Reminder};
 
-/// Answers `NotifyService`. What is not here is answered UNIMPLEMENTED.
-#[derive(Debug)]
+/// Answers `NotifyService`.
 pub struct Notify {
-    db: Db,
+    app: App,
 }
 
 impl Notify {
-    /// The calls on `db`.
-    pub fn new(db: Db) -> Self {
-        Self { db }
+    /// The calls of `app`.
+    pub fn new(app: App) -> Self {
+        Self { app }
     }
 }
 
@@ -65,7 +68,7 @@ impl Notify {
             return Ok(true);
         }
         let same =
-            async { merges::is_same_person(&mut *self.db.pool().acquire().await?, own, patient).await };
+            async { merges::is_same_person(&mut *self.app.db.pool().acquire().await?, own, patient).await };
         Ok(same.await?)
     }
 }
@@ -125,7 +128,7 @@ impl NotifyService for Notify {
         self.narrow(&caller, &mut filter, &mut fields).await?;
         fields.check().map_err(Error::from)?;
         let rows = async {
-            let conn = &mut *self.db.pool().acquire().await?;
+            let conn = &mut *self.app.db.pool().acquire().await?;
             lists::reminders(conn, &filter, page.after, page.limit()).await
         };
         let rows = rows.await.map_err(Error::from)?;
@@ -159,7 +162,7 @@ impl NotifyService for Notify {
         self.narrow(&caller, &mut filter, &mut fields).await?;
         fields.check().map_err(Error::from)?;
         let rows = async {
-            let conn = &mut *self.db.pool().acquire().await?;
+            let conn = &mut *self.app.db.pool().acquire().await?;
             lists::messages(conn, &filter, channel, page.after, page.limit()).await
         };
         let rows = rows.await.map_err(Error::from)?;
@@ -177,15 +180,92 @@ impl NotifyService for Notify {
         let mut fields = Fields::new();
         let id: MessageId = fields.id("message_id", &request.get_ref().message_id);
         fields.check().map_err(Error::from)?;
-        let found = async { store::message(&mut *self.db.pool().acquire().await?, id).await };
+        let found = async { store::message(&mut *self.app.db.pool().acquire().await?, id).await };
         let found = found.await.map_err(Error::from)?;
         let found = found.ok_or_else(|| Error::from(KitError::not_found(id)))?;
-        if let Some(own) = confined(&caller)
-            && !self.is_own(own, found.patient).await?
-        {
-            return Err(Error::from(KitError::not_found(id)).into());
+        if let Some(own) = confined(&caller) {
+            let is_own = match found.patient {
+                Some(patient) => self.is_own(own, patient).await?,
+                None => false,
+            };
+            if !is_own {
+                return Err(Error::from(KitError::not_found(id)).into());
+            }
         }
         Ok(Response::new(message(&found, reads_texts(&caller))))
+    }
+
+    async fn send_message(
+        &self,
+        request: Request<pb::SendMessageRequest>,
+    ) -> Result<Response<pb::Message>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let request_id = fields.request_id(&request.request_id);
+        let wish = words::wish(&mut fields, &caller, &request);
+        for Violation { field, description } in app::faults(&wish) {
+            fields.refuse(field, description);
+        }
+        fields.check().map_err(Error::from)?;
+        let db = &self.app.db;
+        let key = idempotency::Key::new(&caller, "SendMessage", request_id, &request);
+        if let Some(key) = &key {
+            let found = async { idempotency::find(&mut *db.pool().acquire().await?, key).await };
+            if let Some(first) = found.await.map_err(Error::from)? {
+                return Ok(Response::new(first));
+            }
+        }
+        // Asks others, so before the transaction.
+        let granted = self.app.grant(&wish).await?;
+        let mut fresh = match idempotency::begin_keyed(db, key, None).await.map_err(Error::from)? {
+            Attempt::Replayed(first) => return Ok(Response::new(first)),
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let queued = self.app.queue(&mut fresh.tx, &granted).await?;
+        let answer = message(&queued, reads_texts(&caller));
+        fresh.finish(&answer).await.map_err(Error::from)?;
+        Ok(Response::new(answer))
+    }
+
+    async fn set_template(
+        &self,
+        request: Request<pb::SetTemplateRequest>,
+    ) -> Result<Response<pb::Template>, Status> {
+        let caller = kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let request_id = fields.request_id(&request.request_id);
+        let wish = words::template(&mut fields, request.template.as_ref());
+        for (field, sentence) in wish.problems() {
+            fields.refuse(format!("template.{field}"), sentence);
+        }
+        fields.check().map_err(Error::from)?;
+        let begun = idempotency::begin(&self.app.db, &caller, "SetTemplate", request_id, &request).await;
+        let mut fresh = match begun.map_err(Error::from)? {
+            Attempt::Replayed(first) => return Ok(Response::new(first)),
+            Attempt::Fresh(fresh) => fresh,
+        };
+        let stored = self.app.set_template(&mut fresh.tx, &wish, &caller.subject).await?;
+        let answer = words::stored(&stored);
+        fresh.finish(&answer).await.map_err(Error::from)?;
+        self.app.templates().forget();
+        Ok(Response::new(answer))
+    }
+
+    async fn preview_template(
+        &self,
+        request: Request<pb::PreviewTemplateRequest>,
+    ) -> Result<Response<pb::PreviewTemplateResponse>, Status> {
+        kit::auth::caller(&request)?;
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let wish = words::template(&mut fields, request.template.as_ref());
+        let values = words::values(&mut fields, &request.values);
+        fields.check().map_err(Error::from)?;
+        let found = self.app.templates().in_force(wish.kind, wish.channel, &wish.language);
+        let found = found.await.map_err(Error::from)?;
+        Ok(Response::new(words::preview(wish, values, found)))
     }
 }
 
@@ -209,26 +289,30 @@ fn reminder(reminder: &Reminder) -> pb::Reminder {
 fn message(message: &Message, show_body: bool) -> pb::Message {
     pb::Message {
         id: message.id.to_string(),
-        patient_id: message.patient.to_string(),
-        appointment_id: message.appointment.to_string(),
+        patient_id: optional(message.patient),
+        appointment_id: optional(message.appointment),
         appointment_version: message.appointment_version,
-        reminder_id: message.reminder.to_string(),
-        in_reply_to_id: String::new(),
+        reminder_id: optional(message.reminder),
+        in_reply_to_id: optional(message.in_reply_to),
         kind: message.kind.into(),
-        channel: Channel::Sms.into(),
+        channel: message.channel.into(),
         language: message.language.clone(),
         state: message.state.into(),
         drop_reason: message.drop_reason.into(),
         failure_reason: message.failure_reason.into(),
         provider_error_code: message.provider_error_code.clone(),
-        body: if show_body { message.body.clone() } else { String::new() },
+        body: if show_body && message.kind != MessageKind::SignInCode {
+            message.body.clone()
+        } else {
+            String::new()
+        },
         encoding: message.encoding.into(),
         segments: message.segments,
         attempts: message.attempts,
         provider_reference: message.provider_reference.clone().unwrap_or_default(),
         create_time: Some(timestamp(message.create_time)),
         send_time: message.send_time.map(timestamp),
-        deliver_time: None,
+        deliver_time: message.deliver_time.map(timestamp),
         update_time: Some(timestamp(message.update_time)),
     }
 }

@@ -51,6 +51,17 @@ pub fn measure(text: &str) -> Measure {
     Measure { encoding, units, segments }
 }
 
+/// The characters that keep a text from being GSM-7, each once, in their order.
+pub fn foreign(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = vec![];
+    for c in text.chars().filter(|c| septets(*c).is_none()).map(String::from) {
+        if !found.contains(&c) {
+            found.push(c);
+        }
+    }
+    found
+}
+
 /// Parts of `room` units that hold characters of these lengths; a character is never split.
 fn parts(lengths: &[usize], room: usize) -> usize {
     let (mut parts, mut used) = (1, 0);

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use kit::client::Outbound;
-use kit::ids::{AppointmentId, ClinicId, PatientId};
+use kit::ids::{AppointmentId, ClinicId, MessageId, PatientId};
 use proto::clinic::notify::v1::FailureReason;
 use proto::clinic::patients::v1::intake_service_client::IntakeServiceClient;
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
@@ -22,6 +22,8 @@ use proto::clinic::scheduling::v1::GetClinicRequest;
 use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
 use tokio::sync::Mutex;
 use tonic::Code;
+
+use crate::invite::Method;
 
 /// A clinic's name and phone are asked for again after this.
 const CLINIC_TTL: Duration = Duration::from_secs(60);
@@ -35,15 +37,21 @@ pub struct Ports {
     pub clinics: Arc<dyn Clinics>,
     /// The SMS provider.
     pub sms: Arc<dyn SmsGateway>,
+    /// The mail relay; `None` = nothing goes by e-mail.
+    pub mail: Option<Arc<dyn Mailer>>,
 }
 
 /// How to reach a patient now.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Contact {
     /// E.164; `None` = no phone.
     pub phone: Option<String>,
     /// Whether the patient has agreed to texts and not withdrawn.
     pub consented: bool,
+    /// Whether the patient wants no texts, not even those asked for.
+    pub withdrawn: bool,
+    /// An address; `None` = no e-mail.
+    pub email: Option<String>,
     /// BCP 47; empty = the network's default.
     pub language: String,
     /// Where the patient lives; `None` = as the visit's clinic.
@@ -60,13 +68,15 @@ pub trait Patients: Send + Sync {
     async fn has_open_intake(&self, appointment: AppointmentId) -> anyhow::Result<bool>;
 }
 
-/// What a text says of a clinic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a message says of a clinic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clinic {
     /// What patients know it by.
     pub name: String,
     /// E.164; empty = none.
     pub phone: String,
+    /// Where it is, lines; empty = not said.
+    pub address: String,
 }
 
 /// Who knows the clinics.
@@ -79,6 +89,8 @@ pub trait Clinics: Send + Sync {
 /// One text to one number. Not printed by `Debug`: it would end in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sms {
+    /// Ours; the provider names it when it tells what became of the text.
+    pub message: MessageId,
     /// E.164.
     pub to: String,
     /// The words.
@@ -89,7 +101,10 @@ pub struct Sms {
 
 impl fmt::Debug for Sms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sms").field("validity", &self.validity).finish_non_exhaustive()
+        f.debug_struct("Sms")
+            .field("message", &self.message)
+            .field("validity", &self.validity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,6 +134,51 @@ pub trait SmsGateway: Send + Sync {
 
     /// Ids of the texts with exactly this body to this number that the provider took at or after `since`, newest first.
     async fn taken(&self, to: &str, body: &str, since: DateTime<Utc>) -> anyhow::Result<Vec<String>>;
+
+    /// The number that a text received came from, E.164; `None` = the provider does not know the text.
+    async fn sender(&self, reference: &str) -> anyhow::Result<Option<String>>;
+}
+
+/// One e-mail to one address. Not printed by `Debug`: it would end in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Email {
+    /// The message: the same at every try.
+    pub id: MessageId,
+    /// The address.
+    pub to: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its words, plain text.
+    pub body: String,
+    /// When it is sent.
+    pub date: DateTime<Utc>,
+    /// The visit for calendar programs.
+    pub invite: Option<Attached>,
+}
+
+/// An invitation as it is attached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// What it asks for.
+    pub method: Method,
+    /// The file.
+    pub file: String,
+}
+
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Email").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Who carries e-mails.
+#[async_trait]
+pub trait Mailer: Send + Sync {
+    /// The address they come from.
+    fn from(&self) -> String;
+
+    /// Hands over one e-mail. One that may or may not have been taken is handed over again under the same id.
+    async fn send(&self, email: &Email) -> Outcome;
 }
 
 /// The patients service over gRPC.
@@ -156,6 +216,8 @@ impl Patients for PatientsRpc {
         Ok(Some(Contact {
             phone: Some(patient.phone).filter(|phone| !phone.is_empty()),
             consented: state == SmsConsentState::Granted,
+            withdrawn: state == SmsConsentState::Revoked,
+            email: Some(patient.email).filter(|email| !email.is_empty()),
             language: patient.language,
             zone: patient.time_zone.parse().ok(),
         }))
@@ -207,7 +269,7 @@ impl Clinics for ClinicsRpc {
         let answer =
             self.client.clone().get_clinic(request).await.context("asking the scheduling service")?;
         let answer = answer.into_inner();
-        let found = Clinic { name: answer.name, phone: answer.phone };
+        let found = Clinic { name: answer.name, phone: answer.phone, address: answer.address };
         self.known.lock().await.insert(clinic, (found.clone(), Instant::now()));
         Ok(found)
     }

@@ -1,19 +1,28 @@
-//! All SQL: visits, reminders and their planning here, sending in [`outgoing`], lists in [`lists`].
+//! All SQL: visits, reminders and their planning here, sending in [`outgoing`] and [`bulk`], the pace of it in [`sender`],
+//! texts received in [`inbound`], who wants none in [`opt_out`], lists in [`lists`].
 //!
 //! Enums are stored by their names in the contract.
 
+pub mod bulk;
+pub mod inbound;
 pub mod lists;
+pub mod mails;
+pub mod notices;
+pub mod opt_out;
 pub mod outgoing;
+pub mod sender;
+pub mod status;
+pub mod templates;
 
 use chrono::{DateTime, Utc};
 use kit::ids::{AppointmentId, MessageId, PatientId, ReminderId};
 use proto::clinic::notify::v1::{
-    DropReason, FailureReason, MessageKind, MessageState, ReminderKind, ReminderState, TextEncoding,
+    Channel, DropReason, FailureReason, MessageKind, MessageState, ReminderKind, ReminderState, TextEncoding,
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::{Plan, Visit};
+use crate::domain::{Plan, Visit, first_look};
 
 /// One planned reminder.
 #[derive(Clone, Debug)]
@@ -49,16 +58,20 @@ pub struct Reminder {
 pub struct Message {
     /// Its id.
     pub id: MessageId,
-    /// Whom.
-    pub patient: PatientId,
+    /// To or from whom; `None` = a number of nobody, or of several.
+    pub patient: Option<PatientId>,
     /// The visit it is about.
-    pub appointment: AppointmentId,
-    /// The version of the visit it speaks of.
+    pub appointment: Option<AppointmentId>,
+    /// The version of the visit it speaks of; 0 = none.
     pub appointment_version: i64,
     /// The reminder it came from.
-    pub reminder: ReminderId,
+    pub reminder: Option<ReminderId>,
+    /// The message it answers.
+    pub in_reply_to: Option<MessageId>,
     /// What it is about.
     pub kind: MessageKind,
+    /// By which way.
+    pub channel: Channel,
     /// BCP 47.
     pub language: String,
     /// How far it is.
@@ -85,6 +98,8 @@ pub struct Message {
     pub create_time: DateTime<Utc>,
     /// When the provider took it.
     pub send_time: Option<DateTime<Utc>>,
+    /// When it reached the handset.
+    pub deliver_time: Option<DateTime<Utc>>,
     /// When last changed.
     pub update_time: DateTime<Utc>,
 }
@@ -93,11 +108,12 @@ pub struct Message {
 pub async fn remember_visit(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<bool> {
     let remembered = sqlx::query!(
         "insert into notify.visit
-            (appointment_id, version, patient_id, clinic_id, start_time, time_zone, standing)
-         values ($1, $2, $3, $4, $5, $6, $7)
+            (appointment_id, version, patient_id, clinic_id, start_time, time_zone, standing, end_time, state, has_form)
+         values ($1, $2, notify.survivor($3), $4, $5, $6, $7, $8, $9, $10)
          on conflict (appointment_id) do update
          set version = excluded.version, patient_id = excluded.patient_id, clinic_id = excluded.clinic_id,
-             start_time = excluded.start_time, time_zone = excluded.time_zone, standing = excluded.standing
+             start_time = excluded.start_time, time_zone = excluded.time_zone, standing = excluded.standing,
+             end_time = excluded.end_time, state = excluded.state, has_form = excluded.has_form
          where visit.version < excluded.version",
         visit.appointment.uuid(),
         visit.version,
@@ -105,7 +121,10 @@ pub async fn remember_visit(tx: &mut PgConnection, visit: &Visit) -> sqlx::Resul
         visit.clinic.uuid(),
         visit.start,
         visit.zone.name(),
-        visit.standing,
+        visit.standing(),
+        visit.end,
+        visit.state.as_str_name(),
+        visit.has_form,
     )
     .execute(tx)
     .await?;
@@ -114,7 +133,7 @@ pub async fn remember_visit(tx: &mut PgConnection, visit: &Visit) -> sqlx::Resul
 
 /// Drops what is still planned for older versions of a visit. What the dispatcher has in hand it judges itself.
 pub async fn drop_older(tx: &mut PgConnection, visit: &Visit, now: DateTime<Utc>) -> sqlx::Result<()> {
-    let reason = if visit.standing { DropReason::Superseded } else { DropReason::VisitEnded };
+    let reason = if visit.standing() { DropReason::Superseded } else { DropReason::VisitEnded };
     sqlx::query!(
         "update notify.reminder
          set state = 'REMINDER_STATE_DROPPED', drop_reason = $3, update_time = $4
@@ -129,7 +148,8 @@ pub async fn drop_older(tx: &mut PgConnection, visit: &Visit, now: DateTime<Utc>
     .map(drop)
 }
 
-/// Writes down one reminder as it was planned; one that makes no sense too, so that it can be asked why.
+/// Writes down one reminder as it was planned for a recipient who lives where the clinic is; one that comes too late too, so that it
+/// can be asked why. Where the recipient really lives, and whether it is night there, is found out before it is due.
 pub async fn insert_reminder(
     tx: &mut PgConnection,
     visit: &Visit,
@@ -139,13 +159,15 @@ pub async fn insert_reminder(
 ) -> sqlx::Result<()> {
     let (due_time, state, reason) = match planned {
         Plan::Due(at) => (at, ReminderState::Planned, DropReason::Unspecified),
+        Plan::Dropped(DropReason::QuietHours) => (now, ReminderState::Planned, DropReason::Unspecified),
         Plan::Dropped(reason) => (now, ReminderState::Dropped, reason),
     };
+    let look = first_look(kind, visit.start, now);
     sqlx::query!(
         "insert into notify.reminder
             (id, appointment_id, appointment_version, patient_id, kind, visit_start_time, due_time, next_try, state,
              drop_reason, create_time, update_time)
-         values ($1, $2, $3, notify.survivor($4), $5, $6, $7, $7, $8, $9, $10, $10)",
+         values ($1, $2, $3, notify.survivor($4), $5, $6, $7, $11, $8, $9, $10, $10)",
         ReminderId::new().uuid(),
         visit.appointment.uuid(),
         visit.version,
@@ -156,6 +178,7 @@ pub async fn insert_reminder(
         state.as_str_name(),
         reason.as_str_name(),
         now,
+        look,
     )
     .execute(tx)
     .await
@@ -165,8 +188,12 @@ pub async fn insert_reminder(
 /// Passes what a merged patient had on to the survivor.
 pub async fn hand_over(tx: &mut PgConnection, merged: PatientId) -> sqlx::Result<()> {
     sqlx::query!(
-        "with reminders as (
+        "with visits as (
+             update notify.visit set patient_id = notify.survivor($1) where patient_id = $1
+         ), reminders as (
              update notify.reminder set patient_id = notify.survivor($1) where patient_id = $1
+         ), notices as (
+             update notify.notice set patient_id = notify.survivor($1) where patient_id = $1
          )
          update notify.message set patient_id = notify.survivor($1) where patient_id = $1",
         merged.uuid()
@@ -179,11 +206,13 @@ pub async fn hand_over(tx: &mut PgConnection, merged: PatientId) -> sqlx::Result
 /// A row of `notify.message`.
 struct MessageRow {
     id: Uuid,
-    patient_id: Uuid,
-    appointment_id: Uuid,
+    patient_id: Option<Uuid>,
+    appointment_id: Option<Uuid>,
     appointment_version: i64,
-    reminder_id: Uuid,
+    reminder_id: Option<Uuid>,
+    in_reply_to_id: Option<Uuid>,
     kind: String,
+    channel: String,
     language: String,
     state: String,
     drop_reason: String,
@@ -197,6 +226,7 @@ struct MessageRow {
     provider_reference: Option<String>,
     create_time: DateTime<Utc>,
     send_time: Option<DateTime<Utc>>,
+    deliver_time: Option<DateTime<Utc>>,
     update_time: DateTime<Utc>,
 }
 
@@ -204,11 +234,13 @@ impl From<MessageRow> for Message {
     fn from(row: MessageRow) -> Self {
         Self {
             id: row.id.into(),
-            patient: row.patient_id.into(),
-            appointment: row.appointment_id.into(),
+            patient: row.patient_id.map(Into::into),
+            appointment: row.appointment_id.map(Into::into),
             appointment_version: row.appointment_version,
-            reminder: row.reminder_id.into(),
+            reminder: row.reminder_id.map(Into::into),
+            in_reply_to: row.in_reply_to_id.map(Into::into),
             kind: MessageKind::from_str_name(&row.kind).unwrap_or_default(),
+            channel: Channel::from_str_name(&row.channel).unwrap_or_default(),
             language: row.language,
             state: MessageState::from_str_name(&row.state).unwrap_or_default(),
             drop_reason: DropReason::from_str_name(&row.drop_reason).unwrap_or_default(),
@@ -222,6 +254,7 @@ impl From<MessageRow> for Message {
             provider_reference: row.provider_reference,
             create_time: row.create_time,
             send_time: row.send_time,
+            deliver_time: row.deliver_time,
             update_time: row.update_time,
         }
     }
@@ -231,9 +264,9 @@ impl From<MessageRow> for Message {
 pub async fn message(conn: &mut PgConnection, id: MessageId) -> sqlx::Result<Option<Message>> {
     let row = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
-                failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
-                create_time, send_time, update_time
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, channel, language,
+                state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, version,
+                provider_reference, create_time, send_time, deliver_time, update_time
          from notify.message where id = $1",
         id.uuid()
     )

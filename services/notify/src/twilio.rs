@@ -12,6 +12,7 @@ use proto::clinic::notify::v1::FailureReason;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 
+use crate::callback;
 use crate::config;
 use crate::ports::{Outcome, Sms, SmsGateway};
 
@@ -74,6 +75,11 @@ struct Created {
 }
 
 #[derive(Deserialize)]
+struct Received {
+    from: String,
+}
+
+#[derive(Deserialize)]
 struct Page {
     messages: Vec<Message>,
     next_page_uri: Option<String>,
@@ -88,12 +94,15 @@ struct Refusal {
 impl SmsGateway for Twilio {
     async fn send(&self, sms: &Sms) -> Outcome {
         let validity = sms.validity.as_secs().clamp(VALIDITY_SECS.0, VALIDITY_SECS.1).to_string();
-        let form = [
-            ("To", &sms.to),
+        let callback =
+            self.config.sms_public_url.as_ref().map(|origin| callback::address(origin, sms.message));
+        let mut form = vec![
+            ("To", sms.to.as_str()),
             ("From", &self.config.sms_from),
             ("Body", &sms.body),
             ("ValidityPeriod", &validity),
         ];
+        form.extend(callback.as_deref().map(|url| ("StatusCallback", url)));
         match self.authorize(self.client.post(self.messages.clone())).form(&form).send().await {
             Ok(response) => outcome(response).await,
             // Never connected: nothing was said.
@@ -130,6 +139,24 @@ impl SmsGateway for Twilio {
         );
         Ok(found)
     }
+
+    async fn sender(&self, reference: &str) -> anyhow::Result<Option<String>> {
+        let mut url = self.messages.clone();
+        let file = format!("{reference}.json");
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("the provider's address has no path"))?
+            .pop()
+            .extend(["Messages", &file]);
+        let answer =
+            self.authorize(self.client.get(url)).send().await.map_err(reqwest::Error::without_url)?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let answer = answer.error_for_status().map_err(reqwest::Error::without_url);
+        let received: Received =
+            answer.context("reading a text")?.json().await.map_err(reqwest::Error::without_url)?;
+        Ok(Some(received.from))
+    }
 }
 
 /// Reads the provider's answer to a text.
@@ -165,13 +192,13 @@ fn refusal(status: StatusCode, code: Option<u32>) -> Outcome {
 }
 
 /// The provider's error codes that mean something to a clinic (<https://www.twilio.com/docs/api/errors>).
-fn failure_reason(code: u32) -> FailureReason {
+pub fn failure_reason(code: u32) -> FailureReason {
     match code {
         21610 => FailureReason::OptedOut,
         21612 | 30003 | 30005 => FailureReason::Unreachable,
         21614 | 30006 => FailureReason::Landline,
         21211 | 21217 | 21604 => FailureReason::InvalidAddress,
-        30004 | 30007 => FailureReason::Blocked,
+        30004 | 30007 | 30034 => FailureReason::Blocked,
         30036 => FailureReason::Expired,
         _ => FailureReason::ProviderError,
     }

@@ -1,18 +1,28 @@
-//! The words of each reminder in each language, and how they are filled in.
+//! The words of each message: patterns from [`templates`](crate::templates), else built in, filled with what is known of a visit.
 //!
-//! A text carries clinic, date, time and phone, in the clinic's own wall clock: neither provider nor reason. Replies are digits;
-//! carriers take words such as YES and CANCEL for themselves.
+//! Dates and times are the clinic's own wall clock. Texts carry neither provider nor reason. Replies are digits; carriers take words
+//! such as YES and CANCEL for themselves.
+
+mod builtin;
+pub mod template;
 
 use chrono::{DateTime, Datelike as _, Utc};
 use chrono_tz::Tz;
-use proto::clinic::notify::v1::{MessageKind, ReminderKind, TextEncoding};
+use proto::clinic::notify::v1::{Channel, MessageKind, ReminderKind, TextEncoding};
 
+use crate::domain::notice::Facts;
 use crate::gsm7::{self, Measure, ONE_TEXT};
+use crate::store::Message;
+use template::{Pattern, Placeholder, Values, clean};
 
 /// The digit that confirms a visit.
 pub const CONFIRM_DIGIT: &str = "1";
 /// The digit that cancels it.
 pub const CANCEL_DIGIT: &str = "2";
+/// The digit that takes an offered time.
+pub const ACCEPT_DIGIT: &str = "1";
+/// The digit that passes it on.
+pub const DECLINE_DIGIT: &str = "2";
 
 const WEEKDAYS: [&str; 7] = ["lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"];
 const MONTHS: [&str; 12] = [
@@ -29,6 +39,8 @@ const MONTHS: [&str; 12] = [
     "noviembre",
     "diciembre",
 ];
+/// Letters that a short weekday or month has in Spanish.
+const SHORT: usize = 3;
 
 /// A language that there are words in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,7 +56,7 @@ pub enum Language {
 impl Language {
     /// The language of a BCP 47 tag, whatever its region; `None` = there are no words in it.
     pub fn of(tag: &str) -> Option<Self> {
-        match tag.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
+        match base(tag).as_str() {
             "en" => Some(Self::English),
             "es" => Some(Self::Spanish),
             _ => None,
@@ -59,113 +71,187 @@ impl Language {
         }
     }
 
-    /// A reminder, and the sentence that follows it when the clinic has a phone.
-    fn reminder(self, kind: ReminderKind) -> (&'static str, &'static str) {
-        match (self, kind) {
-            (Self::English, ReminderKind::Hours2) => (
-                "{clinic_name}: see you soon, {date} at {time}. Reply {confirm_digit} to confirm, {cancel_digit} to \
-                 cancel.",
-                " Questions? {clinic_phone}",
-            ),
-            (Self::English, ReminderKind::Hours24 | ReminderKind::Unspecified) => (
-                "{clinic_name}: reminder of your visit, {date} at {time}. Reply {confirm_digit} to confirm, \
-                 {cancel_digit} to cancel.",
-                " Questions? {clinic_phone}",
-            ),
-            (Self::Spanish, ReminderKind::Hours2) => (
-                "{clinic_name}: le esperamos pronto, {date}, {time}. Responda {confirm_digit} para confirmar, \
-                 {cancel_digit} para cancelar.",
-                " Tel. {clinic_phone}",
-            ),
-            (Self::Spanish, ReminderKind::Hours24 | ReminderKind::Unspecified) => (
-                "{clinic_name}: recuerde su cita, {date}, {time}. Responda {confirm_digit} para confirmar, \
-                 {cancel_digit} para cancelar.",
-                " Tel. {clinic_phone}",
-            ),
+    /// The words of a kind that are in force unless others were set: subject (empty for texts) and body. `None` = there are none.
+    pub fn builtin(self, kind: MessageKind, channel: Channel) -> Option<(&'static str, &'static str)> {
+        match channel {
+            Channel::Sms => builtin::text(kind, self).map(|body| ("", body)),
+            Channel::Email => builtin::email(kind, self),
+            Channel::Unspecified => None,
+        }
+    }
+
+    fn late_fee(self) -> &'static str {
+        match self {
+            Self::English => "A late cancellation fee applies.",
+            Self::Spanish => "Se aplica un cargo por cancelación tardía.",
         }
     }
 
     /// The sentence about an intake form that waits.
-    fn intake(self) -> &'static str {
+    fn form(self) -> &'static str {
         match self {
-            Self::English => " Please fill in your form.",
-            Self::Spanish => " Complete su formulario.",
+            Self::English => "Please fill in your form.",
+            Self::Spanish => "Complete su formulario.",
         }
-    }
-
-    fn date(self, local: &DateTime<Tz>) -> String {
-        match self {
-            Self::English => local.format("%a, %b %-d").to_string(),
-            Self::Spanish => {
-                let weekday = WEEKDAYS[local.weekday().num_days_from_monday() as usize];
-                format!("{weekday} {} de {}", local.day(), MONTHS[local.month0() as usize])
-            }
-        }
-    }
-
-    fn time(local: &DateTime<Tz>) -> String {
-        local.format("%-I:%M %p").to_string()
     }
 }
 
-/// What a reminder speaks of.
+/// The language of a BCP 47 tag without its region, in lower case.
+pub fn base(tag: &str) -> String {
+    tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// How days and times are told in a language; in one that we know nothing of, as ISO 8601 has them.
+#[derive(Clone, Copy, Debug)]
+struct Style(Option<Language>);
+
+impl Style {
+    fn date(self, local: &DateTime<Tz>) -> String {
+        match self.0 {
+            Some(Language::English) => local.format("%a, %b %-d").to_string(),
+            Some(Language::Spanish) => {
+                format!("{} {} de {}", weekday(local), local.day(), MONTHS[local.month0() as usize])
+            }
+            None => local.format("%Y-%m-%d").to_string(),
+        }
+    }
+
+    fn time(self, local: &DateTime<Tz>) -> String {
+        let format = if self.0.is_some() { "%-I:%M %p" } else { "%H:%M" };
+        local.format(format).to_string()
+    }
+
+    /// Day and time, for lists of them.
+    fn moment(self, local: &DateTime<Tz>) -> String {
+        let short = |word: &str| word.chars().take(SHORT).collect::<String>();
+        let day = match self.0 {
+            Some(Language::Spanish) => {
+                let month = short(MONTHS[local.month0() as usize]);
+                format!("{} {} {month}", short(weekday(local)), local.day())
+            }
+            Some(Language::English) | None => self.date(local),
+        };
+        format!("{day} {}", self.time(local))
+    }
+}
+
+fn weekday(local: &DateTime<Tz>) -> &'static str {
+    WEEKDAYS[local.weekday().num_days_from_monday() as usize]
+}
+
+/// Times to choose from, in a language, each after the digit that takes it: "1: Mon, Jun 8 9:30 AM, 2: …".
+pub fn choices(starts: &[DateTime<Utc>], zone: Tz, tag: &str) -> String {
+    let style = Style(Language::of(tag));
+    let told = starts.iter().zip(1..).map(|(start, digit)| {
+        let moment = style.moment(&start.with_timezone(&zone));
+        format!("{digit}: {moment}")
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// What a message speaks of.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
-    /// The clinic, as patients know it.
+    /// The clinic, as patients know it; empty = none.
     pub clinic_name: &'a str,
     /// Its phone, E.164; empty = none.
     pub clinic_phone: &'a str,
-    /// When the visit starts.
-    pub start: DateTime<Utc>,
+    /// When the visit starts; `None` = it is about no visit.
+    pub start: Option<DateTime<Utc>>,
     /// The clinic's time zone.
     pub zone: Tz,
+    /// The visit in the portal; empty = there is no portal.
+    pub link: &'a str,
     /// Its intake form waits to be submitted.
-    pub open_intake: bool,
+    pub form_open: bool,
+    /// Where it waits; empty = none is open, or there is no portal.
+    pub intake_link: &'a str,
+    /// What else it says.
+    pub facts: &'a Facts,
 }
 
-/// A text ready to be sent.
+impl About<'_> {
+    /// The value of every placeholder, told in the language `tag`.
+    pub fn values(&self, tag: &str, default: Language) -> Values {
+        let language = Language::of(tag);
+        let style = Style(language);
+        let date = |at: DateTime<Utc>| style.date(&at.with_timezone(&self.zone));
+        let time = |at: DateTime<Utc>| style.time(&at.with_timezone(&self.zone));
+        let fee = if self.facts.late_fee { language.unwrap_or(default).late_fee() } else { "" };
+        let form = if self.form_open { language.unwrap_or(default).form() } else { "" };
+        let mut values: Values = [
+            (Placeholder::ClinicName, clean(self.clinic_name)),
+            (Placeholder::ClinicPhone, clean(self.clinic_phone)),
+            (Placeholder::Date, self.start.map(date).unwrap_or_default()),
+            (Placeholder::Time, self.start.map(time).unwrap_or_default()),
+            (Placeholder::ConfirmDigit, CONFIRM_DIGIT.to_owned()),
+            (Placeholder::CancelDigit, CANCEL_DIGIT.to_owned()),
+            (Placeholder::AcceptDigit, ACCEPT_DIGIT.to_owned()),
+            (Placeholder::DeclineDigit, DECLINE_DIGIT.to_owned()),
+            (Placeholder::Form, form.to_owned()),
+            (Placeholder::IntakeLink, self.intake_link.to_owned()),
+            (Placeholder::Link, self.link.to_owned()),
+            (Placeholder::OldDate, self.facts.old_start.map(date).unwrap_or_default()),
+            (Placeholder::OldTime, self.facts.old_start.map(time).unwrap_or_default()),
+            (Placeholder::Fee, fee.to_owned()),
+            (Placeholder::Alternatives, choices(&self.facts.alternatives, self.zone, tag)),
+            (Placeholder::ExpiryTime, self.facts.offer_ends.map(time).unwrap_or_default()),
+        ]
+        .into();
+        let given = self.facts.given.iter();
+        values.extend(given.filter_map(|(name, value)| Some((Placeholder::of(name)?, clean(value)))));
+        values
+    }
+}
+
+/// A message ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
+    /// Subject of an e-mail; empty for texts.
+    pub subject: String,
     /// Its words.
     pub body: String,
-    /// What it costs.
+    /// What a text costs; no encoding and no segments for an e-mail.
     pub measure: Measure,
 }
 
-/// The words of one reminder: one GSM-7 text where the clinic's name can be written in that alphabet, the name shortened when it is
-/// too long.
-pub fn reminder(kind: ReminderKind, language: Language, about: About<'_>) -> Text {
-    let (sentence, call) = language.reminder(kind);
-    let mut pattern = sentence.to_owned();
-    if about.open_intake {
-        pattern.push_str(language.intake());
+impl Text {
+    /// The text of a message that was written before.
+    pub fn of(message: &Message) -> Self {
+        Self { subject: String::new(), measure: gsm7::measure(&message.body), body: message.body.clone() }
     }
-    if !about.clinic_phone.is_empty() {
-        pattern.push_str(call);
-    }
-    let local = about.start.with_timezone(&about.zone);
-    let fill = |name: &str| {
-        gsm7::simplify(
-            &pattern
-                .replace("{date}", &language.date(&local))
-                .replace("{time}", &Language::time(&local))
-                .replace("{confirm_digit}", CONFIRM_DIGIT)
-                .replace("{cancel_digit}", CANCEL_DIGIT)
-                .replace("{clinic_phone}", about.clinic_phone)
-                // Last: a name may look like a placeholder.
-                .replace("{clinic_name}", name),
-        )
-    };
-    let mut name: Vec<char> = about.clinic_name.chars().collect();
-    let mut body = fill(about.clinic_name);
-    loop {
-        let measure = gsm7::measure(&body);
-        if measure.encoding != TextEncoding::Gsm7 || measure.units <= ONE_TEXT || name.pop().is_none() {
-            return Text { body, measure };
+}
+
+/// A text message: one of GSM-7 where the clinic's name can be written in that alphabet and the rest leaves room for it; a name that
+/// is too long is shortened.
+pub fn sms(pattern: &Pattern, mut values: Values) -> Text {
+    let whole = written(pattern, &values);
+    let fits = |text: &Text| text.measure.encoding != TextEncoding::Gsm7 || text.measure.units <= ONE_TEXT;
+    let mut name: Vec<char> =
+        values.get(&Placeholder::ClinicName).map(|name| name.chars().collect()).unwrap_or_default();
+    let mut text = whole.clone();
+    while !fits(&text) {
+        if name.pop().is_none() {
+            // Nothing is won without the name: two texts that say who writes are better.
+            return whole;
         }
         let short: String = name.iter().collect();
-        body = fill(&format!("{}.", short.trim_end()));
+        values.insert(Placeholder::ClinicName, format!("{}.", short.trim_end()));
+        text = written(pattern, &values);
     }
+    text
+}
+
+fn written(pattern: &Pattern, values: &Values) -> Text {
+    let body = gsm7::simplify(&pattern.fill(values));
+    Text { subject: String::new(), measure: gsm7::measure(&body), body }
+}
+
+/// An e-mail.
+pub fn email(subject: &Pattern, body: &Pattern, values: &Values) -> Text {
+    let body = body.fill(values);
+    let measure = Measure { encoding: TextEncoding::Unspecified, units: body.chars().count(), segments: 0 };
+    Text { subject: subject.fill(values), body, measure }
 }
 
 /// The kind of message that a reminder becomes.
@@ -178,61 +264,4 @@ pub fn message_kind(kind: ReminderKind) -> MessageKind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::KINDS;
-
-    fn about(clinic_name: &str) -> About<'_> {
-        // A Wednesday in September, at a time of two digits: the longest words.
-        let start = "2026-09-30T16:30:00Z".parse().expect("an instant");
-        let (clinic_phone, zone) = ("+12025550100", chrono_tz::America::New_York);
-        About { clinic_name, clinic_phone, start, zone, open_intake: false }
-    }
-
-    #[test]
-    fn a_reminder_tells_the_clinics_own_time() {
-        let text = reminder(ReminderKind::Hours24, Language::English, about("Harbor Clinic"));
-        let expected = "Harbor Clinic: reminder of your visit, Wed, Sep 30 at 12:30 PM. Reply 1 to confirm, 2 to cancel. \
-                        Questions? +12025550100";
-        assert_eq!(text.body, expected);
-        let text = reminder(ReminderKind::Hours2, Language::Spanish, about("Clínica del Puerto"));
-        let expected = "Clinica del Puerto: le esperamos pronto, miércoles 30 de septiembre, 12:30 PM. Responda 1 para \
-                        confirmar, 2 para cancelar. Tel. +12025550100";
-        assert_eq!(text.body, expected);
-    }
-
-    #[test]
-    fn every_reminder_fits_one_text_whatever_the_clinic_is_called() {
-        let names =
-            ["A", "Clínica Núñez", &"Very Long Name ".repeat(6), &"{date}".repeat(16), &"€".repeat(100)];
-        for kind in KINDS {
-            for language in [Language::English, Language::Spanish] {
-                for (name, open_intake) in names.iter().flat_map(|name| [(name, false), (name, true)]) {
-                    let text = reminder(kind, language, About { open_intake, ..about(name) });
-                    let one = Measure { segments: 1, encoding: TextEncoding::Gsm7, ..text.measure };
-                    assert_eq!(text.measure, one, "{}", text.body);
-                    assert_eq!(text.body.contains("form"), open_intake, "{}", text.body);
-                }
-                let text = reminder(kind, language, about("诊所")).measure;
-                assert!(text.encoding == TextEncoding::Ucs2 && text.segments <= 3, "{text:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_clinic_without_a_phone_leaves_no_gap() {
-        let about = About { clinic_phone: "", ..about("Harbor") };
-        for language in [Language::English, Language::Spanish] {
-            let body = reminder(ReminderKind::Hours24, language, about).body;
-            assert!(body.ends_with('.') && !body.contains('{'), "{body}");
-        }
-    }
-
-    #[test]
-    fn regions_speak_their_language() {
-        assert_eq!(Language::of("es-MX"), Some(Language::Spanish));
-        assert_eq!(Language::of("EN"), Some(Language::English));
-        assert_eq!(Language::of("vi"), None);
-        assert_eq!(Language::of(""), None);
-    }
-}
+mod tests;

@@ -4,24 +4,24 @@
 //! |---|---|
 //! | [`contents`] | what a provider's and a clinic's feed show |
 //! | [`timezone`] | VTIMEZONE from the zone data that everything is scheduled by |
-//! | [`lines`] | content lines: escaped, folded |
+//!
+//! Their lines are escaped and folded by [`kit::ical`].
 //!
 //! Written here and not by a library: the one our tests read feeds with stamps every component it writes, VTIMEZONE too,
 //! which may not have a DTSTAMP.
 
 pub mod contents;
-mod lines;
 #[cfg(test)]
 mod reader_tests;
 mod timezone;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone as _, Utc};
 use chrono_tz::Tz;
+use kit::ical::Lines;
 use uuid::Uuid;
 
 use crate::domain::span::{Span, instant, minute};
 use crate::domain::{Days, shift};
-use lines::Lines;
 
 /// How often a program should look again, as RFC 5545 spells it.
 const REFRESH: &str = "PT15M";

@@ -9,11 +9,13 @@
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
 //! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
+//! | [`notify`] | how fast due reminders leave, in how much memory |
 //! | [`report`] | keeps the sections together |
 
 mod booking;
 mod chart;
 mod engine;
+mod notify;
 mod patients;
 mod report;
 mod search;
@@ -56,6 +58,8 @@ enum Part {
     Webhooks,
     /// SearchPatients among a million.
     Patients,
+    /// Due reminders handed to the SMS provider.
+    Notify,
 }
 
 impl Part {
@@ -67,6 +71,7 @@ impl Part {
             Self::Booking => "Booking over gRPC",
             Self::Webhooks => "Webhooks of the payment provider",
             Self::Patients => "Search for patients over gRPC",
+            Self::Notify => "Due reminders",
         }
     }
 }
@@ -89,6 +94,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Booking => booking::section(workspace)?,
             Part::Webhooks => webhooks::section(workspace)?,
             Part::Patients => patients::section(workspace)?,
+            Part::Notify => notify::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;

@@ -89,9 +89,9 @@ pub async fn messages(
     let (time, id) = after.unzip();
     let rows = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
-                failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
-                create_time, send_time, update_time
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, channel, language,
+                state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, version,
+                provider_reference, create_time, send_time, deliver_time, update_time
          from notify.message
          where ($1::uuid is null or patient_id = any(notify.ids_of($1)))
            and ($2::uuid is null or appointment_id = $2)

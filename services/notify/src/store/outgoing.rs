@@ -12,6 +12,7 @@ use proto::clinic::notify::v1::{Channel, DropReason, FailureReason, MessageState
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::opt_out::NumberHash;
 use super::{Message, MessageRow};
 
 /// A reminder in this process's hands.
@@ -33,6 +34,10 @@ pub struct Claimed {
     pub clinic: ClinicId,
     /// Its time zone.
     pub zone: Tz,
+    /// When it was planned.
+    pub planned: DateTime<Utc>,
+    /// An intake form belongs to the visit.
+    pub has_form: bool,
     /// Why it is not to be sent any more: the visit moved or ended. `None` = it stands as planned.
     pub obsolete: Option<DropReason>,
     /// Tries that failed so far.
@@ -59,7 +64,7 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
            from due, notify.visit v
            where r.id = due.id and v.appointment_id = r.appointment_id
            returning r.id, r.appointment_id, r.appointment_version, r.patient_id, r.kind, r.visit_start_time, r.tries,
-                     r.next_try, r.message_id, v.clinic_id, v.time_zone, v.standing,
+                     r.create_time, r.next_try, r.message_id, v.clinic_id, v.time_zone, v.standing, v.has_form,
                      v.version = r.appointment_version as "current!""#,
         limit,
         lease.as_secs_f64(),
@@ -78,6 +83,8 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
         clinic: row.clinic_id.into(),
         // Checked when the visit was remembered.
         zone: row.time_zone.parse().unwrap_or(Tz::UTC),
+        planned: row.create_time,
+        has_form: row.has_form,
         obsolete: match (row.standing, row.current) {
             (true, true) => None,
             (true, false) => Some(DropReason::Superseded),
@@ -93,12 +100,13 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
     Ok(claimed.collect())
 }
 
-async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Message>> {
+/// Reads messages.
+pub async fn load(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Message>> {
     let rows = sqlx::query_as!(
         MessageRow,
-        "select id, patient_id, appointment_id, appointment_version, reminder_id, kind, language, state, drop_reason,
-                failure_reason, provider_error_code, body, encoding, segments, attempts, version, provider_reference,
-                create_time, send_time, update_time
+        "select id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, channel, language,
+                state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, version,
+                provider_reference, create_time, send_time, deliver_time, update_time
          from notify.message where id = any($1)",
         ids
     )
@@ -121,25 +129,25 @@ pub async fn hold(tx: &mut PgConnection, claimed: &Claimed) -> sqlx::Result<bool
     Ok(held.is_some())
 }
 
-/// Marks a held reminder as handed over, as `message`, and renews its lease: nobody looks for the message before the provider must
-/// have answered. Answers the new lease; `None` when the visit moved or ended meanwhile.
-pub async fn start_sending(
+/// Renews the lease of a held reminder whose message is handed over again: nobody looks for it before the provider must have answered.
+/// Answers the new lease; `None` when the visit moved or ended, or the recipient opted out meanwhile.
+pub async fn start_again(
     tx: &mut PgConnection,
     claimed: &Claimed,
-    message: MessageId,
+    number: NumberHash,
     lease: Duration,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar!(
         "update notify.reminder r
-         set state = 'REMINDER_STATE_SENDING', message_id = $2, update_time = $3,
-             next_try = clock.now() + make_interval(secs => $4)
+         set state = 'REMINDER_STATE_SENDING', update_time = $3, next_try = clock.now() + make_interval(secs => $4)
          from notify.visit v
          where r.id = $1
            and v.appointment_id = r.appointment_id and v.version = r.appointment_version and v.standing
+           and not exists (select from notify.opt_out o where o.number_hash = $2 and o.opted_out)
          returning r.next_try",
         claimed.id.uuid(),
-        message.uuid(),
+        number.as_slice(),
         now,
         lease.as_secs_f64(),
     )
@@ -151,15 +159,16 @@ pub async fn start_sending(
 pub async fn insert_message(tx: &mut PgConnection, message: &Message) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into notify.message
-            (id, patient_id, appointment_id, appointment_version, reminder_id, kind, channel, language, state,
-             drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts, create_time,
-             update_time)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, '', $12, $13, $14, $15, $16, $16)",
+            (id, patient_id, appointment_id, appointment_version, reminder_id, in_reply_to_id, kind, channel, language,
+             state, drop_reason, failure_reason, provider_error_code, body, encoding, segments, attempts,
+             provider_reference, create_time, update_time)
+         values ($1, notify.survivor($2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $14, $15, $16, $17, $18, $18)",
         message.id.uuid(),
-        message.patient.uuid(),
-        message.appointment.uuid(),
+        message.patient.map(Uuid::from),
+        message.appointment.map(Uuid::from),
         message.appointment_version,
-        message.reminder.uuid(),
+        message.reminder.map(Uuid::from),
+        message.in_reply_to.map(Uuid::from),
         message.kind.as_str_name(),
         Channel::Sms.as_str_name(),
         message.language,
@@ -170,6 +179,7 @@ pub async fn insert_message(tx: &mut PgConnection, message: &Message) -> sqlx::R
         message.encoding.as_str_name(),
         message.segments,
         message.attempts,
+        message.provider_reference,
         message.create_time,
     )
     .execute(tx)
@@ -177,87 +187,55 @@ pub async fn insert_message(tx: &mut PgConnection, message: &Message) -> sqlx::R
     .map(drop)
 }
 
-/// Counts another attempt with a message that was surely not taken before.
+/// Counts another attempt with a message that was surely not taken before; false when the provider has told otherwise meanwhile.
 pub async fn attempt_again(
     tx: &mut PgConnection,
     message: MessageId,
     now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
+) -> sqlx::Result<bool> {
+    let counted = sqlx::query!(
         "update notify.message
-         set state = 'MESSAGE_STATE_SENDING', attempts = attempts + 1, update_time = $2 where id = $1",
+         set state = 'MESSAGE_STATE_SENDING', attempts = attempts + 1, update_time = $2
+         where id = $1 and state in ('MESSAGE_STATE_QUEUED', 'MESSAGE_STATE_SENDING', 'MESSAGE_STATE_UNKNOWN')",
         message.uuid(),
         now
     )
     .execute(tx)
-    .await
-    .map(drop)
-}
-
-/// The provider took a message: it and its reminder are sent. Answers the message as it is now.
-pub async fn taken(
-    tx: &mut PgConnection,
-    message: &Message,
-    reference: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<Message> {
-    let version = sqlx::query_scalar!(
-        "update notify.message
-         set state = 'MESSAGE_STATE_SENT', provider_reference = $2, send_time = $3, update_time = $3,
-             version = version + 1
-         where id = $1 and state in ('MESSAGE_STATE_SENDING', 'MESSAGE_STATE_UNKNOWN')
-         returning version",
-        message.id.uuid(),
-        reference,
-        now
-    )
-    .fetch_one(&mut *tx)
     .await?;
-    close(tx, message.reminder, "REMINDER_STATE_SENT", now).await?;
-    let (state, provider_reference) = (MessageState::Sent, Some(reference.to_owned()));
-    Ok(Message { state, provider_reference, version, send_time: Some(now), ..message.clone() })
+    Ok(counted.rows_affected() == 1)
 }
 
-/// The provider refused a message: it and its reminder have failed. Answers the message as it is now.
+/// The provider refused a message: it and its reminder have failed. Answers the message as it is now; `None` when the provider has told
+/// otherwise meanwhile.
 pub async fn refused(
     tx: &mut PgConnection,
     message: &Message,
     (reason, code): (FailureReason, &str),
     now: DateTime<Utc>,
-) -> sqlx::Result<Message> {
+) -> sqlx::Result<Option<Message>> {
     let version = sqlx::query_scalar!(
-        "update notify.message
-         set state = 'MESSAGE_STATE_FAILED', failure_reason = $2, provider_error_code = $3, update_time = $4,
-             version = version + 1
-         where id = $1 and state = 'MESSAGE_STATE_SENDING'
-         returning version",
+        "with failed as (
+             update notify.message
+             set state = 'MESSAGE_STATE_FAILED', failure_reason = $2, provider_error_code = $3, update_time = $4,
+                 version = version + 1
+             where id = $1 and state = 'MESSAGE_STATE_SENDING'
+             returning version, reminder_id
+         ), closed as (
+             update notify.reminder r set state = 'REMINDER_STATE_FAILED', update_time = $4
+             from failed where r.id = failed.reminder_id
+         )
+         select version from failed",
         message.id.uuid(),
         reason.as_str_name(),
         code,
         now
     )
-    .fetch_one(&mut *tx)
+    .fetch_optional(tx)
     .await?;
-    close(tx, message.reminder, "REMINDER_STATE_FAILED", now).await?;
     let (state, provider_error_code) = (MessageState::Failed, code.to_owned());
-    Ok(Message { state, failure_reason: reason, provider_error_code, version, ..message.clone() })
-}
-
-async fn close(
-    tx: &mut PgConnection,
-    reminder: ReminderId,
-    state: &str,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update notify.reminder set state = $2, update_time = $3 where id = $1",
-        reminder.uuid(),
-        state,
-        now
-    )
-    .execute(tx)
-    .await
-    .map(drop)
+    let now_is =
+        |version| Message { state, failure_reason: reason, provider_error_code, version, ..message.clone() };
+    Ok(version.map(now_is))
 }
 
 /// Sets an open message's state: QUEUED when it was surely not taken, UNKNOWN when nobody knows.

@@ -1,9 +1,19 @@
 //! The notify service on real servers: events in over JetStream, texts out over HTTP to the sandbox provider. Mocked are only the two
-//! services it asks.
+//! services it asks. E-mails go to a relay of the tests' own.
 
+mod callbacks;
+mod mails;
 mod merges;
+mod notices;
+mod others;
 mod planning;
+mod replicas;
+mod replies;
 mod sending;
+mod signatures;
+mod simulation;
+mod sink;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -14,18 +24,24 @@ use kit::fields::timestamp;
 use kit::ids::{AppointmentId, ClinicId, PatientId};
 use kit::platform::Platform;
 use mockall::mock;
-use notify::ports::{Clinic, Clinics, Contact, Patients, Ports};
+use notify::mail::Smtp;
+use notify::ports::{Clinic, Clinics, Contact, Mailer, Patients, Ports};
+use notify::replies::worker::Partners;
 use notify::twilio::Twilio;
 use notify::words::Language;
 use proto::clinic::appointments::v1::{AppointmentFacts, AppointmentState};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::notify::v1::notify_service_client::NotifyServiceClient;
 use proto::clinic::notify::v1::{
-    ListMessagesRequest, ListRemindersRequest, Message, Reminder, ReminderState,
+    ListMessagesRequest, ListRemindersRequest, Message, MessageKind, Reminder, ReminderState,
 };
 use proto::google::r#type::Interval;
 use serde_json::Value;
+use sink::Sink;
 use testkit::Servers;
+use tokio::net::TcpListener;
+
+use crate::others::Others;
 
 pub(crate) type Client = NotifyServiceClient<Outbound>;
 
@@ -49,54 +65,116 @@ mock! {
 /// The number of the patient that most tests text.
 pub(crate) const PHONE: &str = "+12025550123";
 
-/// A running service, the servers below it and the provider beside it.
+/// The number that texts come from and answers go to.
+pub(crate) const OWN_NUMBER: &str = "+12025550100";
+/// Texts stay queued at the provider, where no test waits for their delivery.
+const NEVER: u64 = 3_600_000;
+
+/// What a suite is started with.
+pub(crate) struct World {
+    pub(crate) patients: MockPatients,
+    /// Milliseconds that a text spends in each state at the provider.
+    pub(crate) sms_step_ms: u64,
+    /// Texts a second.
+    pub(crate) sms_rate: u32,
+}
+
+impl Default for World {
+    /// Everyone is reached at [`PHONE`] and has agreed.
+    fn default() -> Self {
+        let mut patients = MockPatients::new();
+        patients.expect_contact().returning(|_| Ok(Some(reachable())));
+        Self { patients, sms_step_ms: NEVER, sms_rate: notify::config::SMS_RATE }
+    }
+}
+
+/// A running service, the servers below it, the provider beside it and the others that it calls.
 pub(crate) struct Suite {
     pub(crate) servers: Servers,
     pub(crate) broker: async_nats::Client,
-    url: String,
-    provider: String,
+    pub(crate) mail: Sink,
+    pub(crate) others: Arc<Others>,
+    pub(crate) url: String,
+    pub(crate) provider: String,
+    pub(crate) sms: notify::config::Sms,
+    ports: Ports,
 }
 
+/// Where patients see their visits.
+pub(crate) const PORTAL: &str = "https://clinic.example";
+
 impl Suite {
-    /// Everyone is reached at [`PHONE`] and has agreed.
     pub(crate) async fn start() -> Self {
-        let mut patients = MockPatients::new();
-        patients.expect_contact().returning(|_| Ok(Some(reachable())));
-        Self::with(patients).await
+        Self::of(World::default()).await
     }
 
-    /// Unless `patients` says otherwise, no form is open.
-    pub(crate) async fn with(mut patients: MockPatients) -> Self {
-        patients.expect_has_open_intake().returning(|_| Ok(false));
+    pub(crate) async fn with(patients: MockPatients) -> Self {
+        Self::of(World { patients, ..World::default() }).await
+    }
+
+    /// Unless the patients say otherwise, no form is open.
+    pub(crate) async fn of(mut world: World) -> Self {
+        world.patients.expect_has_open_intake().returning(|_| Ok(false));
         let servers = Servers::start().await;
         let (listener, provider) = testkit::listener().await;
-        // Texts stay queued at the provider: nothing here waits for their delivery.
-        let settings = sandbox::Settings { sms_step_ms: 3_600_000, ..sandbox::Settings::default() };
+        let (service, url) = testkit::listener().await;
+        let settings = sandbox::Settings {
+            sms_step_ms: world.sms_step_ms,
+            sms_inbound_url: Some(format!("{url}/webhooks/sms/inbound")),
+            ..sandbox::Settings::default()
+        };
         let sms = notify::config::Sms {
             sms_api_base: provider.clone(),
             sms_account_sid: settings.sms_account.clone(),
             sms_auth_token: settings.sms_token.clone(),
-            sms_from: "+12025550100".to_owned(),
+            sms_from: OWN_NUMBER.to_owned(),
+            sms_rate: world.sms_rate,
+            sms_public_url: Some(url.parse().expect("an origin")),
         };
         let clock = servers.clock.clone();
         let config = sandbox::Config { settings, clock: Arc::new(move || clock.now()), advance: None };
         tokio::spawn(sandbox::serve(listener, config, servers.stop.clone()));
 
+        let mail = Sink::start().await;
+        let relay = notify::config::Mail {
+            smtp_url: Some(mail.url()),
+            mail_from: "Harbor Clinics <clinic@clinic.example>".to_owned(),
+        };
         let mut clinics = MockClinics::new();
-        let clinic = Clinic { name: "Harbor Clinic".to_owned(), phone: "+12025550100".to_owned() };
+        let clinic = Clinic {
+            name: "Harbor Clinic".to_owned(),
+            phone: "+12025550100".to_owned(),
+            address: "1 Pier Road\nBoston".to_owned(),
+        };
         clinics.expect_clinic().returning(move |_| Ok(clinic.clone()));
         let ports = Ports {
-            patients: Arc::new(patients),
+            patients: Arc::new(world.patients),
             clinics: Arc::new(clinics),
             sms: Arc::new(Twilio::new(&sms).expect("a client")),
+            mail: Smtp::new(&relay).expect("a relay").map(|smtp| Arc::new(smtp) as Arc<dyn Mailer>),
         };
-        let service = servers.service(notify::NAME);
-        let (clock, stop) = (servers.clock.clone(), servers.stop.clone());
-        let platform = Platform::start(notify::NAME, &service, &notify::MIGRATOR, clock, stop).await;
-        let (listener, url) = testkit::listener().await;
-        tokio::spawn(notify::serve(listener, platform.expect("a platform"), ports, Language::English));
         let broker = servers.broker().await;
-        Self { servers, broker, url, provider }
+        let suite = Self { servers, broker, mail, others: Arc::default(), url, provider, sms, ports };
+        suite.serve(service).await;
+        suite
+    }
+
+    /// Another replica of the service.
+    pub(crate) async fn replica(&self) {
+        let (listener, _) = testkit::listener().await;
+        self.serve(listener).await;
+    }
+
+    async fn serve(&self, listener: TcpListener) {
+        let service = self.servers.service(notify::NAME);
+        let (clock, stop) = (self.servers.clock.clone(), self.servers.stop.clone());
+        let platform = Platform::start(notify::NAME, &service, &notify::MIGRATOR, clock, stop).await;
+        let platform = platform.expect("a platform");
+        let partners = Partners { holders: self.others.clone(), visits: self.others.clone() };
+        let (ports, sms) = (self.ports.clone(), self.sms.clone());
+        tokio::spawn(async move {
+            notify::serve(listener, platform, ports, partners, &sms, Language::English, PORTAL).await
+        });
     }
 
     pub(crate) fn call_as(&self, role: Role, subject: &str) -> Client {
@@ -122,9 +200,21 @@ impl Suite {
         Visit { id: AppointmentId::new(), patient: PatientId::new(), start }
     }
 
-    /// Tells an event about a visit, as appointments would.
+    /// Tells an event about a visit, as appointments would, long after it happened: reminders are planned, and nothing is news.
     pub(crate) async fn tell<E: prost::Message + prost::Name>(&self, visit: &Visit, version: i64, event: &E) {
-        testkit::publish(&self.broker, "appointments", visit.id, version, event).await;
+        let long_ago = self.servers.clock.now() - TimeDelta::days(30);
+        testkit::publish_at(&self.broker, "appointments", visit.id, version, long_ago, event).await;
+    }
+
+    /// As [`Suite::tell`], of what has just happened.
+    pub(crate) async fn happens<E: prost::Message + prost::Name>(
+        &self,
+        visit: &Visit,
+        version: i64,
+        event: &E,
+    ) {
+        let now = self.servers.clock.now();
+        testkit::publish_at(&self.broker, "appointments", visit.id, version, now, event).await;
     }
 
     /// The visit's reminders, by due time.
@@ -145,6 +235,21 @@ impl Suite {
         .await
     }
 
+    /// The visit's messages of a kind with their texts, once `wanted` holds of them.
+    pub(crate) async fn when_told(
+        &self,
+        visit: &Visit,
+        kind: MessageKind,
+        wanted: impl Fn(&[Message]) -> bool,
+    ) -> Vec<Message> {
+        testkit::until("what is told", || async {
+            let mut messages = self.messages(visit).await;
+            messages.retain(|message| message.kind() == kind);
+            Some(messages).filter(|messages| wanted(messages))
+        })
+        .await
+    }
+
     /// The visit's messages with their texts, newest first.
     pub(crate) async fn messages(&self, visit: &Visit) -> Vec<Message> {
         let request = ListMessagesRequest {
@@ -152,6 +257,12 @@ impl Suite {
             show_body: true,
             ..Default::default()
         };
+        self.desk().list_messages(request).await.expect("listed").into_inner().messages
+    }
+
+    /// Every message, with its text, newest first.
+    pub(crate) async fn all_messages(&self) -> Vec<Message> {
+        let request = ListMessagesRequest { show_body: true, ..Default::default() };
         self.desk().list_messages(request).await.expect("listed").into_inner().messages
     }
 
@@ -164,7 +275,11 @@ impl Suite {
 
     /// Lets the provider fail the next time somebody sends a text.
     pub(crate) async fn fail_next_text(&self, kind: &str) {
-        let fault = serde_json::json!({ "route": "messages.create", "kind": kind });
+        self.fault(serde_json::json!({ "route": "messages.create", "kind": kind })).await;
+    }
+
+    /// Scripts a fault of the provider.
+    pub(crate) async fn fault(&self, fault: Value) {
         let url = format!("{}/sandbox/faults", self.provider);
         let answer = reqwest::Client::new().post(url).json(&fault).send().await.expect("the sandbox answers");
         assert!(answer.status().is_success());
@@ -197,7 +312,8 @@ impl Visit {
 }
 
 pub(crate) fn reachable() -> Contact {
-    Contact { phone: Some(PHONE.to_owned()), consented: true, language: "en".to_owned(), zone: None }
+    let (phone, language) = (Some(PHONE.to_owned()), "en".to_owned());
+    Contact { phone, language, consented: true, ..Contact::default() }
 }
 
 pub(crate) fn states(reminders: &[Reminder]) -> Vec<ReminderState> {

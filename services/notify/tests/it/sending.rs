@@ -2,8 +2,9 @@
 
 use chrono::TimeDelta;
 use kit::fields::timestamp;
+use kit::ids::FormId;
 use notify::ports::Contact;
-use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentState};
+use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentFacts, AppointmentState};
 use proto::clinic::auth::v1::Role;
 use proto::clinic::notify::v1::{
     DropReason, FailureReason, GetMessageRequest, MessageFailed, MessageKind, MessageSent, MessageState,
@@ -13,7 +14,7 @@ use proto::clinic::notify::v1::{
 use crate::{MockPatients, PHONE, Suite, Visit, reachable, states};
 
 /// Books a visit and waits until its reminders are planned.
-async fn booked(suite: &Suite) -> Visit {
+pub(crate) async fn booked(suite: &Suite) -> Visit {
     let visit = suite.visit();
     let event =
         AppointmentBooked { appointment: visit.facts(AppointmentState::Booked), ..Default::default() };
@@ -22,13 +23,21 @@ async fn booked(suite: &Suite) -> Visit {
     visit
 }
 
+/// A visit booked that asks for a form.
+pub(crate) fn booked_with_form(visit: &Visit) -> AppointmentBooked {
+    let intake_form_id = FormId::new().to_string();
+    let facts = visit.facts(AppointmentState::Booked);
+    let appointment = facts.map(|facts| AppointmentFacts { intake_form_id, ..facts });
+    AppointmentBooked { appointment, ..Default::default() }
+}
+
 /// Moves time to the visit's first reminder.
-async fn due(suite: &Suite, visit: &Visit) {
+pub(crate) async fn due(suite: &Suite, visit: &Visit) {
     suite.servers.advance_to(visit.start - TimeDelta::hours(24)).await;
 }
 
 /// A patients service at which everyone is reached like this.
-fn everyone(contact: Contact) -> MockPatients {
+pub(crate) fn everyone(contact: Contact) -> MockPatients {
     let mut patients = MockPatients::new();
     patients.expect_contact().returning(move |_| Ok(Some(contact.clone())));
     patients
@@ -81,10 +90,13 @@ async fn a_reminder_mentions_a_form_that_waits_and_no_other() {
         let mut patients = everyone(reachable());
         patients.expect_has_open_intake().returning(move |_| Ok(open));
         let suite = Suite::with(patients).await;
-        let visit = booked(&suite).await;
+        let visit = suite.visit();
+        suite.tell(&visit, 1, &booked_with_form(&visit)).await;
+        suite.reminders_when(&visit, |r| r.len() == 2).await;
         due(&suite, &visit).await;
         suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Sent).await;
-        let text = suite.messages(&visit).await.remove(0);
+        let kind = MessageKind::Reminder24h;
+        let text = suite.when_told(&visit, kind, |told| told.len() == 1).await.remove(0);
         assert_eq!((text.body.contains("fill in your form"), text.segments), (open, 1), "{}", text.body);
     }
 }
@@ -105,20 +117,21 @@ async fn nobody_is_texted_without_consent_or_number() {
 }
 
 #[tokio::test]
-async fn a_recipient_asleep_in_another_zone_is_texted_in_their_morning() {
-    // A day before the visit it is 14:00 in New York and long after nine in the evening in Kabul; at eight the next morning there it
-    // is 23:30 or 22:30 in New York, well before the visit.
+async fn a_recipient_asleep_in_another_zone_is_texted_the_evening_before() {
+    // A day before the visit it is 14:00 in New York and long after nine in the evening in Kabul: at eight there it was ten or eleven in
+    // the morning in New York.
     let kabul = chrono_tz::Asia::Kabul;
     let suite = Suite::with(everyone(Contact { zone: Some(kabul), ..reachable() })).await;
     let visit = booked(&suite).await;
-    due(&suite, &visit).await;
-    let moment = Some(timestamp(visit.start - TimeDelta::hours(24)));
-    let reminders = suite.reminders_when(&visit, |r| r[0].due_time != moment).await;
-    let morning = reminders[0].due_time.expect("due");
-    let morning = chrono::DateTime::from_timestamp(morning.seconds, 0).expect("an instant");
-    assert_eq!(morning.with_timezone(&kabul).format("%H:%M").to_string(), "08:00");
+    let moment = visit.start - TimeDelta::hours(24);
+    suite.servers.advance_to(moment - TimeDelta::hours(15)).await;
+    let reminders = suite.reminders_when(&visit, |r| r[0].due_time != Some(timestamp(moment))).await;
+    let evening = reminders[0].due_time.expect("due");
+    let evening = chrono::DateTime::from_timestamp(evening.seconds, 0).expect("an instant");
+    assert!(evening < moment);
+    assert_eq!(evening.with_timezone(&kabul).format("%H:%M").to_string(), "20:00");
     assert!(suite.taken().await.is_empty());
-    suite.servers.advance_to(morning).await;
+    suite.servers.advance_to(evening).await;
     suite.reminders_when(&visit, |r| r[0].state() == ReminderState::Sent).await;
 }
 

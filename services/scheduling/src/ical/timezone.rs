@@ -3,8 +3,8 @@
 
 use chrono::{NaiveDateTime, Offset as _, TimeZone as _};
 use chrono_tz::{OffsetComponents as _, Tz, TzOffset};
+use kit::ical::Lines;
 
-use super::lines::Lines;
 use super::local;
 use crate::domain::span::{Minute, Span, instant};
 use crate::domain::zone;

@@ -1,0 +1,154 @@
+//! What patients get to read.
+
+use chrono::TimeDelta;
+
+use super::template::problems;
+use super::*;
+
+const LANGUAGES: [Language; 2] = [Language::English, Language::Spanish];
+
+fn kinds() -> impl Iterator<Item = MessageKind> {
+    (1..).map_while(|number| MessageKind::try_from(number).ok()).filter(|kind| *kind != MessageKind::Inbound)
+}
+
+fn facts() -> Facts {
+    let start: DateTime<Utc> = "2026-09-30T16:30:00Z".parse().expect("an instant");
+    let given = [
+        ("amount", "$1,000.00"),
+        ("delay_minutes", "120"),
+        ("code", "123456"),
+        ("expiry_minutes", "10"),
+        ("outcome", "OK"),
+        ("choices", "1: Mon, Jun 8 9:30 AM"),
+    ];
+    Facts {
+        old_start: Some(start - TimeDelta::days(7)),
+        alternatives: [1, 2, 8].map(|days| start + TimeDelta::days(days)).to_vec(),
+        offer_ends: Some(start),
+        late_fee: true,
+        given: given.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    }
+}
+
+/// About a Wednesday in September, at a time of two digits: the longest words.
+fn about<'a>(clinic_name: &'a str, facts: &'a Facts) -> About<'a> {
+    About {
+        clinic_name,
+        clinic_phone: "+12025550100",
+        start: Some("2026-09-30T16:30:00Z".parse().expect("an instant")),
+        zone: chrono_tz::America::New_York,
+        link: "https://clinic.example/visits/01890a5d-ac96-774b-bcce-b302099a8057",
+        form_open: false,
+        intake_link: "https://clinic.example/intake/01890a5d-ac96-774b-bcce-b302099a8057",
+        facts,
+    }
+}
+
+fn text(kind: MessageKind, language: Language, about: About<'_>) -> Text {
+    let (_, body) = language.builtin(kind, Channel::Sms).expect("words");
+    sms(&Pattern::parse(body).expect("a pattern"), about.values(language.tag(), language))
+}
+
+#[test]
+fn a_reminder_tells_the_clinics_own_time() {
+    let facts = Facts::default();
+    let body = text(MessageKind::Reminder24h, Language::English, about("Harbor Clinic", &facts)).body;
+    let expected = "Harbor Clinic: reminder of your visit, Wed, Sep 30 at 12:30 PM. Reply 1 to confirm, 2 to cancel.\n\
+                    Questions: +12025550100";
+    assert_eq!(body, expected);
+    let body = text(MessageKind::Reminder2h, Language::Spanish, about("Clínica del Puerto", &facts)).body;
+    let expected = "Clinica del Puerto: le esperamos pronto, miércoles 30 de septiembre, 12:30 PM. Responda 1 para \
+                    confirmar, 2 para cancelar.\nTel: +12025550100";
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn every_text_fits_one_segment_whatever_the_clinic_is_called() {
+    let facts = facts();
+    let names = ["A", "Clínica Núñez", &"Very Long Name ".repeat(6), &"{date}".repeat(16), &"€".repeat(100)];
+    for kind in kinds() {
+        for language in LANGUAGES {
+            for (name, form_open) in names.iter().flat_map(|name| [(name, false), (name, true)]) {
+                let text = text(kind, language, About { form_open, ..about(name, &facts) });
+                let one = Measure { segments: 1, encoding: TextEncoding::Gsm7, ..text.measure };
+                assert_eq!(text.measure, one, "{}", text.body);
+                let reminds = matches!(kind, MessageKind::Reminder24h | MessageKind::Reminder2h);
+                assert!(!reminds || text.body.contains("form") == form_open, "{}", text.body);
+            }
+            let text = text(kind, language, about("诊所", &facts));
+            assert!(text.measure.segments <= 3, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn all_built_in_words_pass_the_check_that_set_ones_must() {
+    for (kind, language) in kinds().flat_map(|kind| LANGUAGES.map(|language| (kind, language))) {
+        for channel in [Channel::Sms, Channel::Email] {
+            let Some((subject, body)) = language.builtin(kind, channel) else { continue };
+            let problems = problems(kind, channel, subject, body);
+            assert!(problems.is_empty(), "{kind:?} {language:?} {channel:?}: {problems:?}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_value_leaves_no_gap() {
+    let facts = Facts::default();
+    let about = About { clinic_phone: "", link: "", intake_link: "", ..about("Harbor", &facts) };
+    for kind in
+        [MessageKind::Reminder24h, MessageKind::Cancelled, MessageKind::Displaced, MessageKind::IntakeOpen]
+    {
+        for language in LANGUAGES {
+            let body = text(kind, language, about).body;
+            assert!(body.ends_with('.') && !body.contains('{') && !body.contains("  "), "{body}");
+        }
+    }
+}
+
+#[test]
+fn a_late_cancellation_names_the_fee_and_a_timely_one_does_not() {
+    let late = Facts { late_fee: true, ..Facts::default() };
+    let body = |facts| text(MessageKind::Cancelled, Language::English, about("Harbor", facts)).body;
+    let expected = "Harbor: your visit on Wed, Sep 30 at 12:30 PM is cancelled. A late cancellation fee applies.\n\
+                    Questions: +12025550100";
+    assert_eq!(body(&late), expected);
+    assert!(!body(&Facts::default()).contains("fee"));
+}
+
+#[test]
+fn a_displaced_visit_offers_times_by_digits() {
+    let body = text(MessageKind::Displaced, Language::English, about("Harbor", &facts())).body;
+    let expected = "Harbor: your visit Wed, Sep 30, 12:30 PM must move. Reply 1: Thu, Oct 1 12:30 PM, 2: Fri, Oct 2 12:30 PM, \
+                    3: Thu, Oct 8 12:30 PM\nOr call +12025550100";
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn names_with_emoji_or_from_right_to_left_are_carried_whole() {
+    let facts = Facts::default();
+    for name in ["Harbor 🙂", "מרפאת הנמל", "عيادة الميناء"] {
+        let text = text(MessageKind::Booked, Language::English, about(name, &facts));
+        assert_eq!(text.measure.encoding, TextEncoding::Ucs2);
+        assert!(text.body.starts_with(name) && text.measure.segments <= 2, "{text:?}");
+    }
+    let turned = text(MessageKind::Booked, Language::English, about("Harbor\u{202e}\n", &facts));
+    assert!(turned.body.starts_with("Harbor : your visit"), "{}", turned.body);
+}
+
+#[test]
+fn a_language_without_words_of_its_own_tells_time_as_iso_does() {
+    let values = about("Harbor", &Facts::default()).values("vi", Language::English);
+    assert_eq!(
+        (values[&Placeholder::Date].as_str(), values[&Placeholder::Time].as_str()),
+        ("2026-09-30", "12:30")
+    );
+}
+
+#[test]
+fn regions_speak_their_language() {
+    assert_eq!(Language::of("es-MX"), Some(Language::Spanish));
+    assert_eq!(Language::of("EN"), Some(Language::English));
+    assert_eq!(Language::of("vi"), None);
+    assert_eq!(Language::of(""), None);
+}
