@@ -1,5 +1,8 @@
 //! Appointments as values: states, what may follow what, and the rules that need no database.
 
+pub mod matching;
+pub mod waitlist;
+
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Utc};
@@ -166,6 +169,11 @@ impl Reservation {
     /// Whether it is a hold whose time was up when it was read.
     pub fn is_over(&self) -> bool {
         self.hold_expires_at.is_some_and(|end| end <= self.read_at)
+    }
+
+    /// Whether its time is kept for a patient who has not decided yet.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.state, State::Held | State::Offered)
     }
 
     /// A hold that ended because the calendar changed under it.

@@ -12,8 +12,9 @@ use kit::fields::{date, timestamp};
 use proto::clinic::appointments::v1::SlotOption;
 use proto::clinic::scheduling::v1::{AvailabilityQuery, CheckSlotRequest, SearchAvailabilityRequest};
 
-use super::{App, step};
+use super::{App, offers, step};
 use crate::app::book::Slot;
+use crate::domain::waitlist::OfferState;
 use crate::domain::{Conflict, NewReservation, Reservation, State};
 use crate::error::{Error, reason_of};
 use crate::store::By;
@@ -93,8 +94,12 @@ impl App {
                 let before = row.clone();
                 step(&mut row, State::Booked)?;
                 (row.displaced_at, row.displaced_reasons) = (None, vec![]);
-                store::save(&mut tx, &mut row, By::default(), |row| events::rescheduled(row, &before))
+                store::save(&mut tx, &mut row, By::default(), |row| events::rescheduled(row, &before, None))
                     .await?;
+            }
+            (State::Offered, false) => {
+                row.displaced_reasons = reasons;
+                offers::close(&mut tx, &mut row, OfferState::Withdrawn, By::default(), None).await?;
             }
             (State::Held, false) => {
                 row.displaced_reasons = reasons;
@@ -114,6 +119,7 @@ impl App {
             _ => store::judged(&mut tx, &row).await?,
         }
         tx.commit().await?;
+        self.freed.notify_one();
         Ok(())
     }
 
@@ -156,7 +162,7 @@ impl App {
     ) -> Vec<SlotOption> {
         let request = SearchAvailabilityRequest { query: Some(query), page_size: PAGE, ..Default::default() };
         let mut slots = match self.scheduling.search(request).await {
-            Ok(slots) => slots,
+            Ok(found) => found.slots,
             Err(error) => {
                 tracing::debug!(%error, "no slots to offer instead");
                 return vec![];

@@ -48,7 +48,7 @@ impl App {
         row.cancelled_by_clinic = Some(by_clinic);
         row.fee_due = !by_clinic && !displaced && !row.timely(received);
         store::save(&mut fresh.tx, &mut row, by(caller), events::cancelled).await?;
-        finish(fresh, &row).await
+        self.finish_freeing(fresh, &row).await
     }
 
     /// Notes that the patient is here, with the intake form submitted or a reason to go without, which is kept in the history.
@@ -144,7 +144,7 @@ impl App {
         }
         step(&mut row, State::Released)?;
         store::save(&mut fresh.tx, &mut row, by(caller), events::released).await?;
-        finish(fresh, &row).await
+        self.finish_freeing(fresh, &row).await
     }
 }
 

@@ -20,7 +20,7 @@ pub async fn mark_to_judge(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update appointments.reservation set judge_at = $2, judging_until = null
-         where provider_id = $1 and state in ('held', 'booked', 'displaced') and calendar_version < $2
+         where provider_id = $1 and state in ('held', 'offered', 'booked', 'displaced') and calendar_version < $2
            and coalesce(judge_at, 0) < $2 and upper(visit) > clock.now()
            and exists (select from unnest($3::tstzrange[]) affected where visit && affected)",
         provider,
