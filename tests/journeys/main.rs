@@ -9,6 +9,7 @@ mod faults;
 mod intake;
 mod merges;
 mod refusals;
+mod waitlist;
 
 use testkit::network::Network;
 use testkit::suite::RunningSuite;

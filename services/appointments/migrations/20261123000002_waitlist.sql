@@ -82,8 +82,9 @@ create table appointments.offer (
 
 -- However much time frees up at once, a patient is asked one thing at a time.
 create unique index offer_one_open on appointments.offer (patient_id) where state = 'open' and entry_id is not null;
--- What was not wanted once is not offered again.
-create unique index offer_once on appointments.offer (entry_id, provider_id, starts_at) where entry_id is not null;
+-- What was not wanted once is not offered again; what was taken back may be.
+create unique index offer_once on appointments.offer (entry_id, provider_id, starts_at)
+    where entry_id is not null and state <> 'withdrawn';
 create index offer_by_patient on appointments.offer (patient_id, made_at);
 create index offer_by_time on appointments.offer (made_at, id);
 create index offer_by_visit on appointments.offer (replaces_id) where state = 'open' and replaces_id is not null;
@@ -109,6 +110,7 @@ create table appointments.freed (
 );
 
 create index freed_due on appointments.freed (due_at);
+create index freed_by_provider on appointments.freed (provider_id);
 
 -- Whether time that frees up is worth a look: it is far enough ahead for an offer, and someone may want it. Only coarse, for it is
 -- asked by every change that frees time.

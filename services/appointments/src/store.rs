@@ -83,7 +83,7 @@ pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_j
 pub use drive::{Standing, drive, note_copay, take_over};
 pub use freed::{
     Candidate, Freed, Stretch, Wanted, candidates, claim_freed, free_calendar, free_place, freed_done,
-    freed_later, longest_wanted, taken_within, wanted_with,
+    freed_later, freed_within, longest_wanted, taken_within, wanted_with,
 };
 pub use handover::{claim_handovers, hand_over, handed_over, naming};
 pub use history::{Change, changed_since, history};

@@ -152,6 +152,9 @@ impl App {
         let longest = TimeDelta::minutes(store::longest_wanted(&mut conn).await?.into());
         let wide = Span { start: freed.free.start - longest, end: freed.free.end + longest };
         let taken = store::taken_within(&mut conn, freed.provider, wide).await?;
+        // What was freed beside it is filled with it.
+        let mut beside = store::freed_within(&mut conn, freed.provider, clinic, wide).await?;
+        beside.push(freed.free);
         let mut free_again: Option<DateTime<Utc>> = None;
         for gap in gaps(wide, &taken, freed.free) {
             let stretch = Stretch {
@@ -162,7 +165,7 @@ impl App {
             };
             let candidates = store::candidates(&mut conn, stretch, CANDIDATES).await?;
             let starts = |candidate: &Candidate| {
-                starts_of(candidate, gap, freed.free, earliest, zone, known).collect::<Vec<u32>>()
+                starts_of(candidate, gap, &beside, earliest, zone, known).collect::<Vec<u32>>()
             };
             let (free, engaged): (Vec<_>, Vec<_>) =
                 candidates.iter().partition(|candidate| candidate.engaged_until.is_none());
@@ -509,12 +512,12 @@ fn wish(candidate: &Candidate, starts: Vec<u32>) -> Wish {
     }
 }
 
-/// Where in a gap an entry's visit may start, counted on the grid: so that it takes of the time that became free, and as far as the
-/// entry and its patient's own visits allow.
+/// Where in a gap an entry's visit may start, counted on the grid: so that it takes of time that became free, and as far as the entry
+/// and its patient's own visits allow.
 fn starts_of<'a>(
     candidate: &'a Candidate,
     gap: Span,
-    freed: Span,
+    freed: &'a [Span],
     earliest: DateTime<Utc>,
     zone: Tz,
     known: &'a Known,
@@ -530,8 +533,7 @@ fn starts_of<'a>(
         !hopeless
             && gap.start <= from
             && until <= gap.end
-            && from < freed.end
-            && freed.start < until
+            && freed.iter().any(|freed| from < freed.end && freed.start < until)
             && earliest <= start
             && candidate.before.is_none_or(|before| start < before)
             && is_on_step(start, candidate.step, zone)

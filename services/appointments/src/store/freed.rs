@@ -177,6 +177,25 @@ pub async fn taken_within(
     .await
 }
 
+/// Provider's time within a stretch that became free at a clinic and is on the list.
+pub async fn freed_within(
+    conn: &mut PgConnection,
+    provider: ProviderId,
+    clinic: ClinicId,
+    within: Span,
+) -> sqlx::Result<Vec<Span>> {
+    sqlx::query_as!(
+        Span,
+        r#"select lower(free) as "start!", upper(free) as "end!" from appointments.freed
+           where provider_id = $1 and clinic_id = $2 and free && $3"#,
+        provider.uuid(),
+        clinic.uuid(),
+        range(within)
+    )
+    .fetch_all(conn)
+    .await
+}
+
 /// An open entry that may want a stretch of time.
 #[derive(Debug)]
 pub struct Candidate {
@@ -229,7 +248,8 @@ pub async fn candidates(
                         where r.patient_id = e.patient_id and r.id is distinct from e.replaces_id and r.visit && $3
                           and r.state in ('held', 'booked', 'displaced', 'checked_in')) as "busy!: Vec<PgRange<DateTime<Utc>>>",
                   array(select o.starts_at from appointments.offer o
-                        where o.entry_id = e.id and o.provider_id = $1 and o.starts_at <@ $3::tstzrange) as "offered!"
+                        where o.entry_id = e.id and o.provider_id = $1 and o.starts_at <@ $3::tstzrange
+                          and o.state <> 'withdrawn') as "offered!"
            from (select w.*, row_number() over (partition by w.service_type_id
                                                 order by w.priority desc, w.created_at, w.id) as place
                  from appointments.waitlist_entry w
