@@ -207,17 +207,26 @@ pub async fn places(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<P
         r#"with paces as materialized (
                select service_type_id, clinic_id, count(*) as made from appointments.offer
                where made_at > clock.now() - make_interval(days => $2) and entry_id is not null
-               group by service_type_id, clinic_id)
+               group by service_type_id, clinic_id),
+           queue as materialized (
+               select id, service_type_id, clinic_ids,
+                      row_number() over (partition by service_type_id order by priority desc, created_at, id) as place
+               from appointments.waitlist_entry
+               where state in ('waiting', 'offered')
+                 and service_type_id = any(array(select service_type_id from appointments.waitlist_entry where id = any($1)))),
+           -- Whoever names the same clinics is counted at once: width_bucket says how many of them are before a place.
+           sets as materialized (
+               select service_type_id, clinic_ids, array_agg(place order by place) as places
+               from queue group by service_type_id, clinic_ids)
            select e.id as "id: WaitlistEntryId",
-                  1 + (select count(*) from appointments.waitlist_entry a
-                       where a.service_type_id = e.service_type_id and a.state in ('waiting', 'offered')
-                         and (-a.priority, a.created_at, a.id) < (-e.priority, e.created_at, e.id)
-                         and (a.clinic_ids = '{}' or e.clinic_ids = '{}' or a.clinic_ids && e.clinic_ids)) as "position!",
+                  1 + (select sum(width_bucket(q.place - 1, s.places)) from sets s
+                       where s.service_type_id = e.service_type_id
+                         and (s.clinic_ids = '{}' or e.clinic_ids = '{}' or s.clinic_ids && e.clinic_ids))::bigint as "position!",
                   (select coalesce(sum(made), 0)::bigint from paces p
                    where p.service_type_id = e.service_type_id
                      and (e.clinic_ids = '{}' or p.clinic_id = any(e.clinic_ids))) as "offers!",
                   (e.last_date - clock.now()::date)::bigint as "days_left!"
-           from appointments.waitlist_entry e where e.id = any($1) and e.state in ('waiting', 'offered')"#,
+           from appointments.waitlist_entry e join queue q using (id) where e.id = any($1)"#,
         ids,
         PACE_DAYS as i32
     )

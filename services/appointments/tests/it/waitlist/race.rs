@@ -1,5 +1,8 @@
 //! One freed slot, fifty who wait for it, and everything at once: answers of several devices, offers that run out, workers of two
-//! replicas, and a walk-in at the desk. `WAITLIST_RACES` says how many rounds are run, `WAITLIST_SEED` which draws.
+//! replicas, and a walk-in at the desk.
+//!
+//! `WAITLIST_RACES` says how many rounds are run, `WAITLIST_SEED` which draws: `WAITLIST_RACES=1000 cargo test -p appointments --test it
+//! fifty_who_wait` (nextest ends a test after three minutes).
 
 use std::env;
 
