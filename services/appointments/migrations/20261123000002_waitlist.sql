@@ -24,10 +24,10 @@ create table appointments.waitlist_entry (
     priority_reason text not null,
     auto_book boolean not null,
     payment_method_id uuid,
-    -- The visit that accepting moves.
-    replaces_id uuid references appointments.reservation,
-    -- The visit it led to.
-    appointment_id uuid references appointments.reservation,
+    -- The visit that accepting moves, and the one it led to. No foreign keys: to check one would lock the visit, and whoever accepts
+    -- locks that first.
+    replaces_id uuid,
+    appointment_id uuid,
     created_at timestamptz not null default clock.now(),
     updated_at timestamptz not null default clock.now(),
 
@@ -64,7 +64,7 @@ create table appointments.offer (
     provider_id uuid not null,
     starts_at timestamptz not null,
     -- The visit that accepting moves.
-    replaces_id uuid references appointments.reservation,
+    replaces_id uuid,
     -- Which of several that are held for one displaced visit, from 1; null for the waitlist.
     preference smallint,
     -- The suite itself accepts it, at once.

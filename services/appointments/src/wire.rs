@@ -1,6 +1,7 @@
 //! Appointments, entries of the waitlist and offers as the contract has them.
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use kit::fields::{date, time_of_day, timestamp};
 use proto::clinic::appointments::v1 as pb;
 use proto::google::r#type::{DayOfWeek, Interval};
@@ -167,8 +168,9 @@ pub(crate) fn entry(
     }
 }
 
-/// An offer with the appointment that holds its time.
+/// An offer with the appointment that holds its time, or held it and was moved since.
 pub(crate) fn offer(offer: &Offer, row: &Reservation) -> pb::Offer {
+    let zone: Tz = row.time_zone.parse().unwrap_or(Tz::UTC);
     pb::Offer {
         id: offer.id.to_string(),
         waitlist_entry_id: offer.entry_id.map(|e| e.to_string()).unwrap_or_default(),
@@ -178,7 +180,7 @@ pub(crate) fn offer(offer: &Offer, row: &Reservation) -> pb::Offer {
         provider_id: offer.provider_id.to_string(),
         room_id: row.room_id.to_string(),
         interval: interval(offer.starts_at, offer.starts_at + (row.end - row.start)),
-        visit_date: Some(date(row.visit_date)),
+        visit_date: Some(date(offer.starts_at.with_timezone(&zone).date_naive())),
         time_zone: row.time_zone.clone(),
         state: offer_state(offer.state) as i32,
         expire_time: Some(timestamp(offer.expires_at)),

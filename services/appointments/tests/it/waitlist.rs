@@ -2,6 +2,7 @@
 
 mod answers;
 mod crashes;
+mod devices;
 mod matching;
 mod queue;
 mod race;
