@@ -9,6 +9,7 @@ mod offers;
 mod read;
 mod refill;
 mod reschedule;
+mod unfold;
 mod visit;
 mod waitlist;
 

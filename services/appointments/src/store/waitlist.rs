@@ -321,7 +321,8 @@ pub async fn note_answer(conn: &mut PgConnection, id: OfferId, actor: &Caller) -
     .map(drop)
 }
 
-/// Closes an open offer whose reservation is locked; its entry has `led_to`, or waits on. Who accepted it before stays noted.
+/// Closes an open offer whose reservation is locked; its entry has `led_to`, or waits on. Who accepted it before stays noted. Freed
+/// time that waited for this answer is due.
 pub async fn close_offer(
     conn: &mut PgConnection,
     id: OfferId,
@@ -335,7 +336,12 @@ pub async fn close_offer(
              set state = $2::appointments.offer_state, answered_at = clock.now(),
                  answered_by = case when $3::text is null and $2::appointments.offer_state = 'accepted' then answered_by else $3 end,
                  answered_role = case when $3::text is null and $2::appointments.offer_state = 'accepted' then answered_role else $4 end
-             where id = $1 returning entry_id)
+             where id = $1 returning entry_id, expires_at),
+         asked_again as (
+             update appointments.freed set due_at = clock.now()
+             where id in (select id from appointments.freed
+                          where due_at = (select expires_at from closed) and claimed_until is null
+                          for update skip locked))
          update appointments.waitlist_entry e
          set state = case when $5::uuid is null then 'waiting' else 'fulfilled' end::appointments.entry_state,
              appointment_id = $5, updated_at = clock.now()

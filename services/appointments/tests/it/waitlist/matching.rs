@@ -280,9 +280,8 @@ async fn a_day_of_cancellations_asks_each_patient_one_thing_at_a_time_and_three_
             offers(&world, appointments::domain::waitlist::OfferState::ALL.to_vec()).await.len(),
             asked
         );
+        // What had to wait for this answer is due then.
         world.app.decline(&desk(), id_of(&offer), None).await.unwrap();
-        // What had to wait for the answer is looked at again when the offer would have ended.
-        world.servers.advance(minutes(16)).await;
     }
     look(&world).await;
     assert!(open_offers(&world).await.is_empty());
