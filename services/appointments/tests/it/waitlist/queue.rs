@@ -7,8 +7,11 @@ use kit::idempotency::Key;
 use kit::ids::{ClinicId, PatientId, RequestId, ServiceTypeId, WaitlistEntryId};
 use kit::page::Page;
 use proto::clinic::appointments::v1 as pb;
+use proto::clinic::appointments::v1::waitlist_service_client::WaitlistServiceClient;
 use proto::clinic::appointments::v1::{OfferState, WaitlistEntryState};
+use proto::google::r#type::{Date, TimeOfDay};
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::harness::{MockClerk, World, minutes, portal, says, told};
@@ -91,6 +94,42 @@ async fn what_cannot_be_waited_for_is_refused_with_its_reason() {
     let past = Join { last_date: Some(ten_o_clock(&world, -40).date_naive()), ..anything(&world) };
     assert_eq!(refused(&desk(), past).await, says(Code::InvalidArgument, "INVALID_FIELD"));
     drop(calendar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_field_of_a_wish_is_named() {
+    let (world, calendar) = world().await;
+    let url = world.serve(&calendar).await;
+    let hour = |hours| Some(TimeOfDay { hours, ..TimeOfDay::default() });
+    let wish = pb::WaitlistEntry {
+        patient_id: "x".into(),
+        clinic_ids: vec!["x".into()],
+        first_date: Some(Date { year: 2026, month: 2, day: 30 }),
+        start_from: hour(10),
+        start_before: hour(9),
+        days_of_week: vec![0],
+        priority: 10,
+        ..Default::default()
+    };
+    let mut calls = WaitlistServiceClient::new(world.servers.client(&url, Role::FrontDesk, "desk"));
+    let request = pb::JoinWaitlistRequest { waitlist_entry: Some(wish), ..Default::default() };
+    let details = calls.join_waitlist(request).await.unwrap_err().get_error_details();
+    let mut bad: Vec<_> =
+        details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
+    bad.sort_unstable();
+    let expected = [
+        "clinic_ids[0]",
+        "days_of_week[0]",
+        "first_date",
+        "patient_id",
+        "priority",
+        "priority_reason",
+        "service_type_id",
+        "start_before",
+    ];
+    assert_eq!(bad, expected.map(|field| format!("waitlist_entry.{field}")));
+    let none = calls.join_waitlist(pb::JoinWaitlistRequest::default()).await.unwrap_err();
+    assert_eq!(none.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]
