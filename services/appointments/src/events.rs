@@ -268,7 +268,6 @@ impl Handler for Follower {
         let rings = [CalendarChanged::full_name(), PatientChanged::full_name()];
         if events.iter().any(|event| rings.contains(&event.subject)) {
             self.0.marked.notify_one();
-            self.0.freed.notify_one();
         }
     }
 }

@@ -252,10 +252,16 @@ impl App {
     }
 
     /// Ends holds and offers whose time is up, finishes bookings that nobody drives, judges what calendars have marked, hands over what
-    /// merged patients had, and offers freed time to those who wait, until told to stop. The latter three ask scheduling, so they have
-    /// loops of their own: while scheduling is away, nothing else waits for it.
+    /// merged patients had, searches changed calendars for free time, and offers freed time to those who wait, until told to stop. The
+    /// latter four ask scheduling, so they have loops of their own: while scheduling is away, or has much to answer, nothing else waits
+    /// for it.
     pub async fn work(self) {
-        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Visits), self.keep_at(Job::Waitlist));
+        tokio::join!(
+            self.keep_at(Job::Bookings),
+            self.keep_at(Job::Visits),
+            self.keep_at(Job::Calendars),
+            self.keep_at(Job::Waitlist)
+        );
     }
 
     async fn keep_at(&self, job: Job) {
@@ -270,6 +276,7 @@ impl App {
             let done = match job {
                 Job::Bookings => self.look_at_bookings().await,
                 Job::Visits => self.look_at_visits().await,
+                Job::Calendars => self.look_at_calendars().await,
                 Job::Waitlist => self.look_at_waitlist().await,
             };
             match done {
@@ -287,6 +294,7 @@ impl App {
     pub async fn look_after(&self) -> Result<(), Error> {
         self.end_stale().await?;
         self.look_at_visits().await?;
+        self.look_at_calendars().await?;
         self.look_at_waitlist().await?;
         self.finish_left_open().await
     }
@@ -340,6 +348,7 @@ impl App {
 enum Job {
     Bookings,
     Visits,
+    Calendars,
     Waitlist,
 }
 

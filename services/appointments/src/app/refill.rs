@@ -74,7 +74,7 @@ impl App {
     /// Matches what is due, answers offers that book by themselves, and closes entries that are over.
     pub(super) async fn look_at_waitlist(&self) -> Result<(), Error> {
         let mut conn = self.db.pool().acquire().await?;
-        let due = store::claim_freed(&mut conn, BATCH).await?;
+        let due = store::claim_freed(&mut conn, true, BATCH).await?;
         drop(conn);
         let more = due.len() as i64 == BATCH;
         futures::stream::iter(due)
@@ -113,7 +113,7 @@ impl App {
         if freed.free.end <= freed.free.start {
             return self.done(&freed).await;
         }
-        let Some((clinic, zone)) = freed.place.clone() else { return self.unfold(freed).await };
+        let Some((clinic, zone)) = freed.place.clone() else { return self.done(&freed).await };
         let zone: Tz = zone.parse().map_err(|e| KitError::internal(anyhow::anyhow!("{e}")))?;
         let due = next_offer_time(freed.now, zone);
         if due > freed.now {

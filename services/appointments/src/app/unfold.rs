@@ -24,9 +24,30 @@ const SEARCH_CLINICS: usize = 100;
 /// Slots of one page.
 const PAGE: i32 = 500;
 
+/// Notes that one look takes.
+const BATCH: i64 = 20;
+
 impl App {
+    /// Asks about what is due, one after the other: none of it is in a hurry, and it may be a lot.
+    pub(super) async fn look_at_calendars(&self) -> Result<(), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        let due = store::claim_freed(&mut conn, false, BATCH).await?;
+        drop(conn);
+        for freed in due {
+            let id = freed.id;
+            if let Err(error) = self.unfold(freed).await {
+                let cause = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(id, cause, "a changed calendar could not be searched for free time this time");
+            }
+        }
+        Ok(())
+    }
+
     /// A calendar changed: asks scheduling what is free in that range now, and notes it place by place.
-    pub(super) async fn unfold(&self, freed: Freed) -> Result<(), Error> {
+    async fn unfold(&self, freed: Freed) -> Result<(), Error> {
+        if freed.free.end <= freed.free.start {
+            return self.done(&freed).await;
+        }
         let mut conn = self.db.pool().acquire().await?;
         let wanted = store::wanted_with(&mut conn, freed.provider).await?;
         drop(conn);

@@ -30,13 +30,14 @@ pub struct Freed {
 /// How far ahead freed time is looked at: as far as anybody may wait.
 const FURTHEST_DAYS: i32 = 366;
 
-/// Takes over, for a while, what is due.
-pub async fn claim_freed(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<Freed>> {
+/// Takes over, for a while, what is due: of known places, or what scheduling is to be asked about.
+pub async fn claim_freed(conn: &mut PgConnection, placed: bool, limit: i64) -> sqlx::Result<Vec<Freed>> {
     let rows = sqlx::query!(
         r#"update appointments.freed set claimed_until = clock.now() + make_interval(secs => $1)
            where id in (
                select id from appointments.freed
                where due_at <= clock.now() and (claimed_until is null or claimed_until <= clock.now())
+                 and (clinic_id is not null) = $4
                order by due_at limit $2 for update skip locked)
            returning id, provider_id as "provider: ProviderId", clinic_id as "clinic: ClinicId", time_zone,
                      greatest(lower(free), clock.now()) as "start!",
@@ -44,7 +45,8 @@ pub async fn claim_freed(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Ve
                      clock.now() as "now!""#,
         DRIVE_LEASE.as_secs_f64(),
         limit,
-        FURTHEST_DAYS
+        FURTHEST_DAYS,
+        placed
     )
     .fetch_all(conn)
     .await?;

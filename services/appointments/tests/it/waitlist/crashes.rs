@@ -18,7 +18,7 @@ async fn a_note_whose_worker_died_is_taken_up_when_its_claim_has_passed() {
     let entry = joined(&world, anything(&world)).await;
     freed(&world, ten_o_clock(&world, 0)).await;
     let mut conn = world.db.pool().acquire().await.unwrap();
-    assert_eq!(appointments::store::claim_freed(&mut conn, 10).await.unwrap().len(), 1);
+    assert_eq!(appointments::store::claim_freed(&mut conn, true, 10).await.unwrap().len(), 1);
     drop(conn);
     look(&world).await;
     assert!(open_offers(&world).await.is_empty(), "someone is at it");
