@@ -1,28 +1,18 @@
 //! Searching patients: runs the program of `bench/`, and reports what it measured.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
-use serde_json::Value;
-
 use super::engine::time;
-use crate::workspace::{self, Workspace};
+use super::program::Figures;
+use crate::workspace::Workspace;
 
 const LIMIT: &str = "p99 20 ms";
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let packages = ["--package", "bench", "--package", "patients"];
-    workspace::run(workspace.command("cargo").args(["build", "--release"]).args(packages))?;
-    let mut bench = workspace.command(workspace.path("target/release/bench"));
-    let output = bench.arg("patients").stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "the bench of patients ended with {}", output.status);
-    report(&serde_json::from_slice(&output.stdout).context("the figures of the bench of patients")?)
+    report(&Figures::measure(workspace, &["patients"], "patients", &[])?)
 }
 
-fn report(figures: &Value) -> anyhow::Result<String> {
-    let number =
-        |at: &str| figures.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
+fn report(figures: &Figures) -> anyhow::Result<String> {
+    let number = |at: &str| figures.number(at);
     let mut text = format!(
         "SearchPatients among {} invented patients: 3,000 given and 40,000 family names, the first family name borne by one patient \
          in two hundred. One page of 50, {} searches of each kind one after another, each for another of 500 patients and read \
@@ -34,10 +24,9 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         number("/calls")?,
         number("/load_average")?,
     );
-    for search in figures["searches"].as_array().context("no searches")? {
-        let micros =
-            |name: &str| search[name].as_f64().map(time).with_context(|| format!("no figure {name}"));
-        let by = search["by"].as_str().context("a search without a name")?;
+    for search in (0..figures.count("/searches")).map(|n| format!("/searches/{n}")) {
+        let by = figures.text(&format!("{search}/by"))?;
+        let micros = |name: &str| figures.time(&format!("{search}/{name}"));
         let (p50, p99, longest) = (micros("p50_us")?, micros("p99_us")?, micros("max_us")?);
         text += &format!("| {by} | {p50} | {p99} | {longest} | {LIMIT} |\n");
     }
