@@ -259,7 +259,7 @@ async fn fill(servers: &Servers, count: usize) -> anyhow::Result<Vec<Person>> {
     sqlx::query(
         "insert into patients.name_word (word, near)
          select word, patients.near(word)
-         from (select distinct unnest(tsvector_to_array(words)) as word from patients.patient) as present",
+         from (select distinct unnest(string_to_array(search_name, ' ')) as word from patients.patient) as present",
     )
     .execute(&mut servers.admin().await)
     .await?;
