@@ -6,14 +6,19 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::engine::time;
+use super::notify::MIB;
 use crate::workspace::{self, Workspace};
 
 const LIMIT: &str = "p99 20 ms";
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let packages = ["--package", "bench", "--package", "patients"];
-    workspace::run(workspace.command("cargo").args(["build", "--release"]).args(packages))?;
+    let mut cargo = workspace.command("cargo");
+    cargo.args(["build", "--release"]);
+    for package in ["bench", "patients", "gateway", "clinic"] {
+        cargo.args(["--package", package]);
+    }
+    workspace::run(&mut cargo)?;
     let mut bench = workspace.command(workspace.path("target/release/bench"));
     let output = bench.arg("patients").stderr(Stdio::inherit()).output()?;
     anyhow::ensure!(output.status.success(), "the bench of patients ended with {}", output.status);
@@ -48,5 +53,27 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         time(number("/start_s")? * 1e6),
         number("/database_bytes")? / 1e9,
     );
+    text += &format!(
+        "\n`clinic import patients` then brings a file of {} rows in through the gateway, 16 rows at once: each is checked, compared with \
+         everybody, registered and logged.\n\n\
+         | import while | in all | rows a second | its memory after a tenth | half | at the end | at most | limit |\n\
+         |---|---|---|---|---|---|---|---|\n",
+        number("/import/rows")?,
+    );
+    for run in figures.pointer("/import/runs").and_then(Value::as_array).context("no imports")? {
+        let of =
+            |at: &str| run.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
+        let memory = |at: &str| of(&format!("/memory/{at}")).map(|bytes| format!("{:.1} MiB", bytes / MIB));
+        text += &format!(
+            "| {} | {} | {:.0}/s | {} | {} | {} | {} | flat |\n",
+            run["what"].as_str().context("an import without a name")?,
+            time(of("/seconds")? * 1e6),
+            of("/per_second")?,
+            memory("tenth")?,
+            memory("half")?,
+            memory("end")?,
+            memory("peak")?,
+        );
+    }
     Ok(text)
 }
