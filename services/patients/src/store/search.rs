@@ -353,11 +353,14 @@ async fn fitting(
     among: Option<&[Uuid]>,
     slices: &Range<usize>,
 ) -> sqlx::Result<Vec<Uuid>> {
-    let Name { all: [first, second, third, rest], above } = name;
-    let named = (slices.len() <= MAX_NAMED_SLICES && among.is_none()).then(|| {
+    let Name { all, above } = name;
+    // With a slice the index is asked for all at once: it starts from what is rarest, and the slice mostly is.
+    let sliced = (slices.len() <= MAX_NAMED_SLICES && among.is_none()).then(|| {
         let slices: Vec<_> = slices.clone().map(|slice| format!("'#{slice:x}'")).collect();
-        slices.join(" | ")
+        let slices = format!("({})", slices.join(" | "));
+        all.iter().flatten().cloned().chain([slices]).collect::<Vec<_>>().join(" & ")
     });
+    let [first, second, third, rest] = if sliced.is_some() { &Default::default() } else { all };
     sqlx::query_scalar!(
         r#"with fits as materialized (
                select id from patients.patient
@@ -371,13 +374,13 @@ async fn fitting(
                  and ($7::text is null or words @@ $7::text::tsquery)
            )
            select id as "id!" from fits"#,
-        *first,
-        *second,
-        *third,
-        *rest,
-        *above,
+        first.as_deref(),
+        second.as_deref(),
+        third.as_deref(),
+        rest.as_deref(),
+        above.as_deref(),
         among,
-        named
+        sliced
     )
     .fetch_all(tx)
     .await

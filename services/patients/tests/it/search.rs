@@ -154,7 +154,8 @@ async fn paged(suite: &Suite, request: &SearchPatientsRequest) -> (Vec<(String, 
     loop {
         let page = suite.desk().search_patients(request.clone()).await.expect("a page").into_inner();
         sizes.push(page.matches.len());
-        let scored = page.matches.into_iter().map(|m| (m.patient.expect("shown").id, (m.score * 1e3).round() as i32));
+        let scored =
+            page.matches.into_iter().map(|m| (m.patient.expect("shown").id, (m.score * 1e3).round() as i32));
         found.extend(scored);
         if page.next_page_token.is_empty() {
             return (found, sizes);
