@@ -40,7 +40,8 @@ async fn writes(suite: &RunningSuite, words: &str) {
 
 /// Reminders that were asked of the provider for the phone.
 async fn reminded(suite: &RunningSuite) -> usize {
-    let texts = sandbox(suite, "GET", &format!("/sandbox/messages?to=%2B{}", &PHONE[1..]), &Value::Null).await;
+    let texts =
+        sandbox(suite, "GET", &format!("/sandbox/messages?to=%2B{}", &PHONE[1..]), &Value::Null).await;
     let is_reminder = |text: &&Value| text["body"].as_str().is_some_and(|body| body.contains("to confirm"));
     texts.as_array().unwrap().iter().filter(is_reminder).count()
 }
