@@ -5,6 +5,7 @@
 mod booking;
 mod calendars;
 mod changes;
+mod consent;
 mod faults;
 mod intake;
 mod merges;

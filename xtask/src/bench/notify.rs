@@ -6,7 +6,7 @@ use crate::workspace::Workspace;
 
 /// Limit from the design.
 const LIMIT: &str = "1,000/s";
-const MIB: f64 = 1024.0 * 1024.0;
+pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {

@@ -1,6 +1,7 @@
 //! Searching patients: runs the program of `bench/`, and reports what it measured.
 
 use super::engine::time;
+use super::notify::MIB;
 use super::program::Figures;
 use crate::workspace::Workspace;
 
@@ -8,7 +9,7 @@ const LIMIT: &str = "p99 20 ms";
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    report(&Figures::measure(workspace, &["patients"], "patients", &[])?)
+    report(&Figures::measure(workspace, &["patients", "gateway", "clinic"], "patients", &[])?)
 }
 
 fn report(figures: &Figures) -> anyhow::Result<String> {
@@ -37,5 +38,26 @@ fn report(figures: &Figures) -> anyhow::Result<String> {
         time(number("/start_s")? * 1e6),
         number("/database_bytes")? / 1e9,
     );
+    text += &format!(
+        "\n`clinic import patients` then brings a file of {} rows in through the gateway, 16 rows at once: each is checked, compared with \
+         everybody, registered and logged.\n\n\
+         | import while | in all | rows a second | its memory after a tenth | half | at the end | at most | limit |\n\
+         |---|---|---|---|---|---|---|---|\n",
+        number("/import/rows")?,
+    );
+    for run in (0..figures.count("/import/runs")).map(|n| format!("/import/runs/{n}")) {
+        let memory =
+            |at: &str| number(&format!("{run}/memory/{at}")).map(|bytes| format!("{:.1} MiB", bytes / MIB));
+        text += &format!(
+            "| {} | {} | {:.0}/s | {} | {} | {} | {} | flat |\n",
+            figures.text(&format!("{run}/what"))?,
+            time(number(&format!("{run}/seconds"))? * 1e6),
+            number(&format!("{run}/per_second"))?,
+            memory("tenth")?,
+            memory("half")?,
+            memory("end")?,
+            memory("peak")?,
+        );
+    }
     Ok(text)
 }
