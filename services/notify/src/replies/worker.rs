@@ -160,8 +160,8 @@ impl Replies {
         let Some(answer) = answer.filter(|_| phone != self.own_number && !claimed.answered) else {
             return self.close(claimed, &decision, None).await.map(drop);
         };
-        let message = self.write(claimed, &decision, &holders, &answer.0).await?;
-        if self.close(claimed, &decision, Some((&message, &answer))).await?
+        let mut message = self.write(claimed, &decision, &holders, &answer.0).await?;
+        if self.close(claimed, &decision, Some((&mut message, &answer))).await?
             && message.state == MessageState::Sending
         {
             self.send(claimed, &message, &phone).await?;
@@ -281,7 +281,7 @@ impl Replies {
         Ok(Some(Reply(answer, vec![])))
     }
 
-    /// The message that an answer becomes: one that is about to be sent, or one that ends a loop.
+    /// The message that an answer becomes.
     async fn write(
         &self,
         claimed: &Claimed,
@@ -290,13 +290,6 @@ impl Replies {
         answer: &Answer,
     ) -> anyhow::Result<Message> {
         let now = self.now();
-        let given = inbound::answers(self.db.pool(), claimed.number, now - RECENT, now - SINCE).await?;
-        let again = decision.meaning == ReplyMeaning::Unknown && given.explained > 0;
-        let dropped = again || given.recent >= RECENT_ANSWERS || given.all >= ALL_ANSWERS;
-        let (state, drop_reason) = match dropped {
-            true => (MessageState::Dropped, DropReason::Loop),
-            false => (MessageState::Sending, DropReason::Unspecified),
-        };
         let patient = decision.patient.or_else(|| holders.first().map(|holder| holder.patient));
         let holder = holders.iter().find(|holder| Some(holder.patient) == patient);
         let language =
@@ -316,14 +309,14 @@ impl Replies {
             channel: Channel::Sms,
             kind: answer.kind(),
             language: language.tag().to_owned(),
-            state,
-            drop_reason,
+            state: MessageState::Sending,
+            drop_reason: DropReason::Unspecified,
             failure_reason: FailureReason::Unspecified,
             provider_error_code: String::new(),
             body: text.body,
             encoding: text.measure.encoding,
             segments: text.measure.segments as i32,
-            attempts: i32::from(!dropped),
+            attempts: 1,
             version: 0,
             provider_reference: None,
             create_time: now,
@@ -344,12 +337,13 @@ impl Replies {
         inbound::clinic(self.db.pool(), &patients).await
     }
 
-    /// Writes down what a text was, with its answer, and tells it. Answers whether the text was still this process's.
+    /// Writes down what a text was, with its answer, and tells it; an answer that would go on for ever is dropped. Answers whether the
+    /// text was still this process's.
     async fn close(
         &self,
         claimed: &Claimed,
         decision: &Decision,
-        answer: Option<(&Message, &Reply)>,
+        mut answer: Option<(&mut Message, &Reply)>,
     ) -> anyhow::Result<bool> {
         let now = self.now();
         let event = ReplyReceived {
@@ -365,13 +359,19 @@ impl Replies {
         };
         let change = async |tx: &mut PgConnection| {
             inbound::decide(tx, claimed.message, decision, now).await?;
-            if let Some((message, Reply(_, visits))) = answer {
+            if let Some((message, Reply(_, visits))) = &mut answer {
+                let given = inbound::answers(tx, claimed.number, now - RECENT, now - SINCE).await?;
+                let again = decision.meaning == ReplyMeaning::Unknown && given.explained > 0;
+                if again || given.recent >= RECENT_ANSWERS || given.all >= ALL_ANSWERS {
+                    (message.state, message.drop_reason) = (MessageState::Dropped, DropReason::Loop);
+                    message.attempts = 0;
+                }
                 outgoing::insert_message(tx, message).await?;
                 let offered: Vec<_> = visits.iter().map(|visit| visit.appointment).collect();
                 inbound::offer(tx, message.id, decision.meaning, &offered).await?;
             }
             // An answer on its way is looked after until its lease ends.
-            let open = answer.is_some_and(|(message, _)| message.state == MessageState::Sending);
+            let open = answer.as_ref().is_some_and(|(message, _)| message.state == MessageState::Sending);
             if !open {
                 inbound::next(tx, claimed.message, None).await?;
             }

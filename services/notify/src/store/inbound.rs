@@ -347,13 +347,16 @@ pub struct Answers {
     pub explained: i64,
 }
 
-/// Counts what was answered to a number.
+/// Counts what was answered to a number. Nobody else answers it until the transaction ends.
 pub async fn answers(
-    pool: &PgPool,
+    tx: &mut PgConnection,
     number: NumberHash,
     recent: DateTime<Utc>,
     since: DateTime<Utc>,
 ) -> sqlx::Result<Answers> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended(encode($1, 'hex'), 0))", number.as_slice())
+        .execute(&mut *tx)
+        .await?;
     sqlx::query_as!(
         Answers,
         r#"select count(*) filter (where a.create_time >= $2) as "recent!", count(*) as "all!",
@@ -364,7 +367,7 @@ pub async fn answers(
         recent,
         since,
     )
-    .fetch_one(pool)
+    .fetch_one(tx)
     .await
 }
 
