@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::opt_out::NumberHash;
+use crate::domain::notice::Alternative;
 
 /// Whether a text is kept already. The answer stands until the transaction ends.
 pub async fn is_known(tx: &mut PgConnection, reference: &str) -> sqlx::Result<bool> {
@@ -290,6 +291,23 @@ pub async fn choice(pool: &PgPool, question: MessageId, digit: u8) -> sqlx::Resu
         offer: row.offer_id,
         in_reply_to: Some(question),
     }))
+}
+
+/// The time that a digit offered stands for; `None` = it stands for none.
+pub async fn alternative(
+    pool: &PgPool,
+    question: MessageId,
+    digit: i32,
+) -> sqlx::Result<Option<Alternative>> {
+    let row = sqlx::query!(
+        r#"select provider_id as "provider_id!", start_time as "start_time!" from notify.choice
+           where message_id = $1 and digit = $2 and start_time is not null"#,
+        question.uuid(),
+        digit,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Alternative { provider: row.provider_id.into(), start: row.start_time }))
 }
 
 /// Offers digits in a message: the first stands for the first visit, and so on.
