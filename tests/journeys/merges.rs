@@ -18,12 +18,9 @@ use testkit::until;
 
 use crate::booking::{afternoon, consent, reminders};
 use crate::changes::sandbox;
+use crate::texts::{OWN_NUMBER, PATIENTS_PHONE};
 
 const SURVIVORS_PHONE: &str = "+13125550177";
-/// What the suite texts from.
-const OWN_NUMBER: &str = "+12025550199";
-/// That of the network's patients.
-const MERGED_PHONE: &str = "+13125550142";
 
 async fn registered(desk: &Desk, phone: &str) -> String {
     let patient = Patient {
@@ -105,7 +102,7 @@ async fn after_a_merge_visits_statement_card_and_reminders_are_the_survivors_by_
     })
     .await;
     // Who has the merged patient's phone by now wants no texts there: that is no word of the survivor's.
-    let stop = json!({"from": MERGED_PHONE, "to": OWN_NUMBER, "body": "STOP"});
+    let stop = json!({"from": PATIENTS_PHONE, "to": OWN_NUMBER, "body": "STOP"});
     sandbox(&suite, "POST", "/sandbox/messages", &stop).await;
     until("the text is heard", async || {
         let request = ListMessagesRequest {
