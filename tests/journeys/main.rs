@@ -10,6 +10,7 @@ mod faults;
 mod intake;
 mod merges;
 mod refusals;
+mod texts;
 
 use testkit::network::Network;
 use testkit::suite::RunningSuite;
