@@ -7,6 +7,7 @@ mod load;
 mod notify;
 mod patients;
 mod processes;
+mod roster;
 mod search;
 mod webhooks;
 
@@ -27,7 +28,7 @@ enum Command {
     Webhooks(webhooks::Options),
     /// Due reminders handed to the SMS provider: how fast, in how much memory.
     Notify(notify::Options),
-    /// SearchPatients among a million, and how long it takes to seal them.
+    /// SearchPatients among a million, how long it takes to seal them, and an import.
     Patients(patients::Options),
 }
 

@@ -1,4 +1,4 @@
-//! SearchPatients: one replica as a process, a million invented patients in PostgreSQL, one caller here.
+//! Patients: one replica as a process, a million invented patients in PostgreSQL, one caller here.
 //!
 //! The patients are written as an earlier release stored them, in plain text, so that the start shows how long sealing them takes.
 
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::load::{Caller, in_turn};
 use crate::processes::{Process, load_average};
+use crate::roster;
 
 /// Different names there are. The n-th is drawn as often as one over the root of n, so that the first family name has one patient in
 /// two hundred, as the most frequent ones of large countries do.
@@ -47,6 +48,9 @@ pub(crate) struct Options {
     /// How many patients.
     #[arg(long, default_value_t = 1_000_000)]
     patients: usize,
+    /// How many more are imported then.
+    #[arg(long, default_value_t = 100_000)]
+    rows: usize,
 }
 
 /// Starts everything, measures, stops everything.
@@ -80,7 +84,10 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
     }
     let bytes: i64 =
         sqlx::query_scalar("select pg_database_size(current_database())").fetch_one(&mut admin).await?;
+    let named = |n| (name(n % GIVEN_NAMES as usize, 0, ""), name(n % FAMILY_NAMES as usize, 1, "er"));
+    let import = roster::measure(&servers, &service, options.rows, named).await?;
     Ok(json!({
+        "import": import,
         "patients": options.patients,
         "calls": CALLS,
         "start_s": sealed.as_secs_f64(),
@@ -259,7 +266,7 @@ async fn fill(servers: &Servers, count: usize) -> anyhow::Result<Vec<Person>> {
     sqlx::query(
         "insert into patients.name_word (word, near)
          select word, patients.near(word)
-         from (select distinct unnest(tsvector_to_array(words)) as word from patients.patient) as present",
+         from (select distinct unnest(string_to_array(search_name, ' ')) as word from patients.patient) as present",
     )
     .execute(&mut servers.admin().await)
     .await?;

@@ -42,10 +42,10 @@ impl Process {
         Self::service_at(name, free_address().await?, servers, |_| {})
     }
 
-    /// Starts a gateway in front of one scheduling service.
-    pub(crate) async fn gateway(scheduling: &Self) -> anyhow::Result<Self> {
+    /// Starts a gateway in front of one service, which it is told of by `variable`.
+    pub(crate) async fn gateway(variable: &str, service: &Self) -> anyhow::Result<Self> {
         Self::start("gateway", free_address().await?, |command| {
-            command.env("SCHEDULING_URL", &scheduling.url);
+            command.env(variable, &service.url);
         })
     }
 
@@ -106,10 +106,7 @@ impl Process {
 
     /// The memory it has now, in bytes.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+        memory_of(self.child.id())
     }
 
     /// The processor time it has used so far, by all its threads.
@@ -162,6 +159,14 @@ impl Payments {
         })?;
         Ok(Self { billing, sandbox })
     }
+}
+
+/// The memory that a process has now, in bytes.
+pub(crate) fn memory_of(id: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1024)
 }
 
 /// The processor time that this process and every one below it have used so far, by the program's name.

@@ -57,7 +57,7 @@ pub(crate) async fn measure() -> anyhow::Result<Value> {
     fill(&servers, &sample).await?;
     let here = Process::service(scheduling::NAME, &servers).await?;
     let other = Process::service(scheduling::NAME, &servers).await?;
-    let gateway = Process::gateway(&here).await?;
+    let gateway = Process::gateway("SCHEDULING_URL", &here).await?;
     let desk = |process: &Process| Desk::new(&servers, &process.url, &sample);
     for process in [&here, &other, &gateway] {
         let desk = desk(process)?;

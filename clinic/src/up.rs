@@ -331,6 +331,7 @@ fn screen(urls: &Urls, nats: &str, home: &Path, issuer: &Issuer, up: &Up) -> any
          scheduling    {scheduling}\n  appointments  {appointments}\n  patients      {patients}\n  \
          billing       {billing}\n  notify        {notify}\n  \
          sandbox       {sandbox}   payment and SMS providers\n  \
+         texts         {sandbox}/sandbox/inbox   to read and answer\n  \
          NATS          {nats}\n  data          {}\n\n\
          A token for the front desk, valid for 12 hours:\n\n  export TOKEN={token}\n\nTry:\n\n{try_it}\n",
         home.display()

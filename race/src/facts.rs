@@ -143,6 +143,7 @@ pub struct Charge {
     pub state: String,
     pub amount: i64,
     pub captured: i64,
+    pub refunded: i64,
     /// Cards tried: rows of `billing.attempt`.
     pub attempts: i64,
     /// Sum of the `PAYMENT` entries in the ledger.
@@ -157,7 +158,8 @@ pub struct Intent {
     pub appointment: Uuid,
     pub status: String,
     pub amount: i64,
-    pub received: i64,
+    /// What was taken and not given back.
+    pub kept: i64,
 }
 
 impl Intent {

@@ -19,7 +19,7 @@ use crate::stage::Stage;
 pub struct Unrest {
     /// Bookings that somebody drives.
     pub driven: i64,
-    /// Charges that are on their way.
+    /// Charges and refunds that are on their way.
     pub charges: i64,
     /// Holds and visits that have ended, and billing does not know.
     pub unheard: i64,
@@ -39,10 +39,12 @@ pub async fn unrest(admin: &mut PgConnection) -> anyhow::Result<Unrest> {
         "select (select count(*) from appointments.reservation
                  where state = 'held' and driven_until is not null and copay <> 'action_required'),
                 (select count(*) from billing.charge
-                 where state in ('AUTHORIZING', 'CAPTURING', 'VOIDING')),
+                 where state in ('AUTHORIZING', 'CAPTURING', 'VOIDING', 'LAPSED'))
+                 + (select count(*) from billing.refund where state = 'PENDING'),
                 (select count(*) from appointments.reservation r join billing.charge c on c.appointment_id = r.id
-                 where c.kind = 'COPAY' and c.state = 'AUTHORIZED'
-                   and r.state not in ('held', 'booked', 'displaced', 'checked_in')),
+                 where c.kind = 'COPAY'
+                   and (c.state = 'AUTHORIZED' and r.state not in ('held', 'booked', 'displaced', 'checked_in')
+                        or c.state = 'VOIDED' and r.state = 'completed')),
                 (select sum(n)::bigint from ({}) as outboxes (n)),
                 (select count(*) from appointments.reservation where judge_at is not null)",
         outboxes.join(" union all ")
@@ -160,7 +162,8 @@ async fn reservations(admin: &mut PgConnection, rows: &mut Rows) -> anyhow::Resu
 }
 
 async fn charges(admin: &mut PgConnection) -> anyhow::Result<Vec<Charge>> {
-    let sql = "select c.id, c.appointment_id, c.kind, c.state, c.amount, c.captured_amount,
+    let sql =
+        "select c.id, c.appointment_id, c.kind, c.state, c.amount, c.captured_amount, c.refunded_amount,
                       (select count(*) from billing.attempt a where a.charge_id = c.id) as attempts,
                       (select coalesce(sum(p.amount), 0)::bigint
                        from billing.journal e join billing.posting p on p.entry_id = e.id
@@ -173,6 +176,7 @@ async fn charges(admin: &mut PgConnection) -> anyhow::Result<Vec<Charge>> {
         state: row.get("state"),
         amount: row.get("amount"),
         captured: row.get("captured_amount"),
+        refunded: row.get("refunded_amount"),
         attempts: row.get("attempts"),
         paid: row.get("paid"),
     };
@@ -187,12 +191,17 @@ async fn intents(stage: &Stage) -> anyhow::Result<Vec<Intent>> {
         let number = |field: &str| value.get(field)?.as_i64();
         let metadata: HashMap<String, String> =
             serde_json::from_value(value.get("metadata")?.clone()).ok()?;
+        // The charge's refunds include what a partial capture released.
+        let kept = match value.get("latest_charge").filter(|charge| charge["captured"] == true) {
+            Some(charge) => charge.get("amount")?.as_i64()? - charge.get("amount_refunded")?.as_i64()?,
+            None => 0,
+        };
         Some(Intent {
             id: text("id")?,
             appointment: metadata.get("appointment_id")?.parse::<Uuid>().ok()?,
             status: text("status")?,
             amount: number("amount")?,
-            received: number("amount_received")?,
+            kept,
         })
     };
     listed

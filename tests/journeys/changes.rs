@@ -80,7 +80,7 @@ async fn read(desk: &Desk, id: &str) -> Appointment {
     desk.booking().get_appointment(request).await.unwrap().into_inner()
 }
 
-async fn until_state(desk: &Desk, id: &str, state: AppointmentState) -> Appointment {
+pub(crate) async fn until_state(desk: &Desk, id: &str, state: AppointmentState) -> Appointment {
     until(&format!("{state:?}"), async || Some(read(desk, id).await).filter(|a| a.state() == state)).await
 }
 
@@ -101,7 +101,7 @@ async fn offers(network: &Network, desk: &Desk, start: DateTime<Utc>) -> Vec<Dat
     starts.map(|seconds| DateTime::from_timestamp(seconds, 0).unwrap()).collect()
 }
 
-fn two_hours_blacked_out(network: &Network, start: DateTime<Utc>) -> AddBlackoutRequest {
+pub(crate) fn two_hours_blacked_out(network: &Network, start: DateTime<Utc>) -> AddBlackoutRequest {
     let blackout = Blackout {
         clinic_id: network.clinic.clone(),
         name: "No water".into(),

@@ -5,10 +5,12 @@
 mod booking;
 mod calendars;
 mod changes;
+mod consent;
 mod faults;
 mod intake;
 mod merges;
 mod refusals;
+mod texts;
 mod waitlist;
 
 use testkit::network::Network;

@@ -7,15 +7,18 @@ use proto::clinic::appointments::v1::{
 };
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1::{GetPatientAccountRequest, PatientAccount, StatementEntryKind};
-use proto::clinic::notify::v1::ReminderState;
-use proto::clinic::patients::v1::{GetPatientRequest, MergePatientsRequest, Patient, RegisterPatientRequest};
-use serde_json::Value;
+use proto::clinic::notify::v1::{ListMessagesRequest, MessageKind, ReminderState};
+use proto::clinic::patients::v1::{
+    GetPatientRequest, MergePatientsRequest, Patient, RegisterPatientRequest, SmsConsentState,
+};
+use serde_json::{Value, json};
 use testkit::network::COPAY_CENTS;
 use testkit::suite::{Desk, RunningSuite};
 use testkit::until;
 
 use crate::booking::{afternoon, consent, reminders};
 use crate::changes::sandbox;
+use crate::texts::{OWN_NUMBER, PATIENTS_PHONE};
 
 const SURVIVORS_PHONE: &str = "+13125550177";
 
@@ -98,14 +101,28 @@ async fn after_a_merge_visits_statement_card_and_reminders_are_the_survivors_by_
         (planned.len() == 2 && planned.iter().all(|r| r.patient_id == survivor)).then_some(())
     })
     .await;
+    // Who has the merged patient's phone by now wants no texts there: that is no word of the survivor's.
+    let stop = json!({"from": PATIENTS_PHONE, "to": OWN_NUMBER, "body": "STOP"});
+    sandbox(&suite, "POST", "/sandbox/messages", &stop).await;
+    until("the text is heard", async || {
+        let request = ListMessagesRequest {
+            kinds: vec![MessageKind::Inbound.into()],
+            ..ListMessagesRequest::default()
+        };
+        desk.notify().list_messages(request).await.unwrap().into_inner().messages.pop()
+    })
+    .await;
     suite.servers.advance_to(start - TimeDelta::hours(23)).await;
     until("the 24 h text", async || {
         reminders(&desk, &paid.id).await.iter().any(|r| r.state() == ReminderState::Sent).then_some(())
     })
     .await;
     let texts = sandbox(&suite, "GET", "/sandbox/messages", &Value::Null).await;
-    let to: Vec<_> = texts.as_array().unwrap().iter().map(|text| &text["to"]).collect();
+    let reminds = |text: &&Value| text["body"].as_str().unwrap().contains("reminder of your visit");
+    let to: Vec<_> = texts.as_array().unwrap().iter().filter(reminds).map(|text| &text["to"]).collect();
     assert_eq!(to, [SURVIVORS_PHONE]);
+    let consent = read(&desk, &survivor).await.sms_consent.unwrap();
+    assert_eq!(consent.state(), SmsConsentState::Granted);
 
     // The visit takes place, and is paid: the one statement has it.
     suite.servers.advance_to(start).await;

@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::{self, IsTerminal as _, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::clinic::patients::v1::Patient;
 use ring::digest;
 use uuid::Uuid;
@@ -70,10 +70,7 @@ pub(crate) async fn run(patients: Patients) -> anyhow::Result<()> {
     let (open, bytes, id) = identified(&file).with_context(named)?;
     let roster = Roster::open(open).with_context(named)?;
     let desk = Desk { caller, rules: Rules { dry_run, update, allow_duplicates } };
-    let progress = ProgressBar::new(bytes);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent}% {msg}") {
-        progress.set_style(style);
-    }
+    let progress = progress(bytes);
     let mut import = Import { desk: &desk, file: id, progress, done: Done::default() };
     let ended = import.all(roster).await;
     import.progress.finish_and_clear();
@@ -86,6 +83,18 @@ pub(crate) async fn run(patients: Patients) -> anyhow::Result<()> {
         done.failed
     );
     Ok(())
+}
+
+/// How far the file is read: where the complaints go, or on the other stream when those go to a file.
+fn progress(bytes: u64) -> ProgressBar {
+    let target =
+        if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::stdout() };
+    let progress = ProgressBar::with_draw_target(Some(bytes), target);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent}% {msg}, {eta} left") {
+        progress.set_style(style);
+    }
+    progress.set_message("0 rows");
+    progress
 }
 
 /// A file, its length, and an id that another file does not have. The id tells nothing of what is in it to who does not have the file.
@@ -206,7 +215,9 @@ impl Import<'_> {
                 return Err(self.desk.caller.explained(&status).context(format!("row {number}")));
             }
         }
-        self.progress.set_message(format!("{} rows", self.done.rows()));
+        let rows = self.done.rows();
+        let each_second = rows as f64 / self.progress.elapsed().as_secs_f64();
+        self.progress.set_message(format!("{rows} rows, {each_second:.0}/s"));
         Ok(())
     }
 

@@ -18,6 +18,8 @@ static KIT_MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was in use so recently is taken to be alive; asking it would cost each short use a round trip more.
 const ALIVE_FOR: Duration = Duration::from_millis(100);
+/// A readiness check that takes longer counts as failed.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A statement longer than this is a bug; it is ended rather than left to pile up.
 const STATEMENT_TIMEOUT: &str = "15s";
 /// A transaction left open by a lost client gives up its locks after this.
@@ -93,11 +95,28 @@ impl Db {
     ///
     /// In a task of its own, for sqlx forgets a BEGIN whose caller leaves before the server has answered: the connection would go
     /// back to the pool with an open transaction, and the next one's statements would be part of it.
+    ///
+    /// Once more where the connection was dead: nothing has been done yet, and after [`Db::sweep`] the next one lives.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
-        let (pool, begin) = (self.pool.clone(), self.begin);
-        let begun = tokio::spawn(async move { pool.begin_with(begin).await }).await;
-        let inner = begun.map_err(|_| sqlx::Error::WorkerCrashed)??;
+        let db = self.clone();
+        let begun = tokio::spawn(async move {
+            match db.pool.begin_with(db.begin).await {
+                Err(error) if is_lost_connection(&error) => {
+                    db.sweep();
+                    db.pool.begin_with(db.begin).await
+                }
+                begun => begun,
+            }
+        });
+        let inner = begun.await.map_err(|_| sqlx::Error::WorkerCrashed)??;
         Ok(Tx { inner, committed: self.committed.clone() })
+    }
+
+    /// Has every idle connection asked whether it lives, and closed if it does not; until it has answered nobody gets it.
+    fn sweep(&self) {
+        let idle: Vec<_> = std::iter::from_fn(|| self.pool.try_acquire()).collect();
+        // The pool asks each one that comes back.
+        drop(idle);
     }
 
     /// Wakes the outbox relay after a statement that was a transaction of its own.
@@ -110,9 +129,15 @@ impl Db {
         &self.committed
     }
 
-    /// One round trip, for readiness.
+    /// One round trip, for readiness. An outage that it meets leaves no dead connection behind: when the database is back, who
+    /// comes first does not have to replace one after the other.
     pub async fn ping(&self) -> sqlx::Result<()> {
-        sqlx::query("select 1").execute(&self.pool).await.map(drop)
+        let asked = tokio::time::timeout(PING_TIMEOUT, sqlx::query("select 1").execute(&self.pool)).await;
+        let answer = asked.map_err(|_| sqlx::Error::PoolTimedOut).flatten().map(drop);
+        if answer.is_err() {
+            self.sweep();
+        }
+        answer
     }
 }
 
@@ -167,6 +192,18 @@ pub fn is_outage(error: &sqlx::Error) -> bool {
             ["08", "53", "57P", "40"].iter().any(|class| c.starts_with(class))
                 || ["57014", "25P03"].contains(&&*c)
         }),
+        _ => false,
+    }
+}
+
+/// Whether `error` ends the connection it came by.
+fn is_lost_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        // PostgreSQL, appendix A: connection, and shutdown or crash.
+        sqlx::Error::Database(e) => {
+            e.code().is_some_and(|code| ["08", "57P"].iter().any(|class| code.starts_with(class)))
+        }
         _ => false,
     }
 }

@@ -1,7 +1,41 @@
-//! Content lines of iCalendar files (RFC 5545, section 3.1).
+//! What iCalendar files are written with (RFC 5545): content lines (section 3.1) and the values in them.
+
+use std::fmt::Display;
+
+use chrono::{DateTime, NaiveDateTime, TimeZone as _, Utc};
+use chrono_tz::Tz;
 
 /// Octets of a line at most, its break not counted.
 const WIDTH: usize = 75;
+
+/// The UID of what `id` names: the same in every file, so that one visit is one entry (RFC 7986, section 5.3: it should say nothing about
+/// whom it concerns).
+pub fn uid(id: impl Display) -> String {
+    format!("{id}@clinic")
+}
+
+/// An instant.
+pub fn utc(at: DateTime<Utc>) -> String {
+    at.format("%Y%m%dT%H%M%SZ").to_string()
+}
+
+/// What clocks show.
+pub fn local(at: NaiveDateTime) -> String {
+    at.format("%Y%m%dT%H%M%S").to_string()
+}
+
+/// What the clocks of `zone` show, unless they have shown it before.
+pub fn wall_clock(zone: Tz, at: DateTime<Utc>) -> Option<NaiveDateTime> {
+    let shown = at.with_timezone(&zone).naive_local();
+    let first = zone.from_local_datetime(&shown).earliest()?;
+    (first == at).then_some(shown)
+}
+
+/// Minutes ahead of UTC, such as `-0330`.
+pub fn offset(minutes: i64) -> String {
+    let sign = if minutes < 0 { '-' } else { '+' };
+    format!("{sign}{:02}{:02}", minutes.abs() / 60, minutes.abs() % 60)
+}
 
 /// A file being written.
 #[derive(Debug, Default)]

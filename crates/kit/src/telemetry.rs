@@ -15,14 +15,15 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
+use tracing::{Dispatch, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, Telemetry};
 use crate::messaging::TRACEPARENT;
@@ -31,6 +32,9 @@ use crate::messaging::inbox::Incoming;
 /// Bounds of the latency histograms, in seconds: fine where our limits are (1 ms to 50 ms).
 const LATENCY_BUCKETS_SECS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Our spans are of this level. Without a bound every frame of HTTP/2 would be written into the call's span.
+const SPANS: LevelFilter = LevelFilter::INFO;
 
 static METRICS: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
 
@@ -59,24 +63,33 @@ pub fn init(config: &Telemetry, service: &'static str) -> anyhow::Result<Guard> 
         provider = provider.with_batch_exporter(exporter);
     }
     let provider = provider.build();
-    let filter = EnvFilter::try_new(&config.log).context("the log filter must look like `info,sqlx=warn`")?;
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let logs = match config.log_format {
-        LogFormat::Pretty => logs.with_target(false).compact().boxed(),
-        LogFormat::Json => {
-            logs.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
-        }
-    };
-    // Ours are of this level. Without a bound every frame of HTTP/2 would be written into the call's span.
-    let spans =
-        tracing_opentelemetry::layer().with_tracer(provider.tracer(service)).with_filter(LevelFilter::INFO);
-    tracing_subscriber::registry()
-        .with(spans)
-        .with(logs.with_filter(filter))
+    subscriber(config, provider.tracer(service), std::io::stderr)?
         .try_init()
         .context("telemetry was installed twice")?;
     install_metrics()?;
     Ok(Guard(provider))
+}
+
+/// What becomes of spans and log lines; `writer` takes the lines.
+fn subscriber<W>(config: &Telemetry, tracer: SdkTracer, writer: W) -> anyhow::Result<impl Into<Dispatch>>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let wanted: Targets = config.log.parse().context("the log filter must look like `info,sqlx=warn`")?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match config.log_format {
+        LogFormat::Pretty => lines.with_target(false).compact().boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        }
+    };
+    let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(SPANS);
+    // What neither wants is refused before either is asked. Each keeps its own refusal for what should follow at once, and who only
+    // asks, as sqlx does after each query, would lose the next line or span of this thread, whosever that is.
+    let either = Targets::new()
+        .with_default(wanted.default_level().map_or(SPANS, |level| level.max(SPANS)))
+        .with_targets(wanted.iter().map(|(target, level)| (target, level.max(SPANS))));
+    Ok(tracing_subscriber::registry().with(spans).with(lines.with_filter(wanted)).with(either))
 }
 
 /// Installs the metrics registry; tests that start many services in one process may call it again, also at once.
@@ -140,4 +153,33 @@ pub(crate) fn span_of_event(event: &Incoming) -> Span {
     );
     continue_trace(&span, event.traceparent.as_deref());
     span
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::sync::Arc;
+
+    use tracing::{Dispatch, dispatcher};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_whether_a_line_is_wanted_loses_no_other() {
+        let config =
+            Telemetry { log: "info,kit=trace".into(), log_format: LogFormat::Json, otlp_endpoint: None };
+        let tracer = SdkTracerProvider::builder().build().tracer("test");
+        let (mut log, writer) = std::io::pipe().expect("a pipe");
+        let subscriber = subscriber(&config, tracer, Arc::new(writer)).expect("a good filter");
+        dispatcher::with_default(&subscriber.into(), || {
+            let query = tracing::debug_span!(target: "sqlx::query", "query");
+            let asked = query.metadata().expect("a callsite");
+            // As `log::log_enabled!` does, which keeps no answer.
+            dispatcher::get_default(|all: &Dispatch| all.enabled(asked));
+            tracing::warn!("heard");
+        });
+        let mut text = String::new();
+        log.read_to_string(&mut text).expect("the log");
+        assert!(text.contains("heard"), "{text:?}");
+    }
 }

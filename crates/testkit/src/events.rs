@@ -38,8 +38,12 @@ pub async fn publish_at<E: Message + Name>(
     headers.insert(messaging::AGGREGATE_ID, aggregate.into().to_string());
     headers.insert(messaging::AGGREGATE_VERSION, version.to_string());
     headers.insert(messaging::TIME, time.to_rfc3339());
-    let ack = js.publish_with_headers(E::full_name(), headers, event.encode_to_vec().into()).await;
-    ack.expect("sent").await.expect("kept");
+    // A broker on a busy machine answers late. Told twice, an event has one id.
+    crate::until("an event is kept", || async {
+        let body = event.encode_to_vec().into();
+        js.publish_with_headers(E::full_name(), headers.clone(), body).await.ok()?.await.ok()
+    })
+    .await;
     id
 }
 
@@ -87,7 +91,5 @@ async fn ensure(js: &jetstream::Context, context: &str) {
         subjects: vec![format!("clinic.{context}.>")],
         ..Default::default()
     };
-    if js.get_stream(&config.name).await.is_err() {
-        js.create_stream(config).await.expect("a stream");
-    }
+    crate::until("a stream", || async { js.get_or_create_stream(config.clone()).await.ok() }).await;
 }

@@ -1,6 +1,7 @@
 //! One live authorization for each booked co-pay, and no other. What billing does when a visit ends: attended = the whole co-pay is
-//! taken; a late cancellation or a no-show = its fee is taken out of the co-pay's authorization and the rest released; everything
-//! else = released. The provider's own list of payments is the truth; billing's records must agree with it.
+//! taken; a late cancellation or a no-show = its fee is taken out of the co-pay's authorization and the rest released; a patient who
+//! came after a no-show = the fee is given back, and the co-pay asked for anew once the visit is over; everything else = released.
+//! The provider's own list of payments is the truth; billing's records must agree with it.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,10 @@ enum Due {
     Taken,
     /// Nothing reserved; the fee may have been taken.
     Fee,
+    /// No fee; the co-pay still reserved, or not any more.
+    Late,
+    /// No fee; the co-pay taken, or owed.
+    TakenLate,
 }
 
 fn due(rows: &Rows, row: &Reservation) -> Due {
@@ -29,8 +34,8 @@ fn due(rows: &Rows, row: &Reservation) -> Due {
     let missed =
         rows.changes.range((row.id, 1)..=(row.id, i64::MAX)).any(|(_, change)| change.state == State::NoShow);
     match row.state {
-        // Whoever came late after all: the fee was settled when the visit was missed.
-        _ if missed => Due::Fee,
+        State::CheckedIn if missed => Due::Late,
+        State::Completed if missed => Due::TakenLate,
         State::Booked | State::Displaced | State::CheckedIn => Due::Reserved,
         State::Completed => Due::Taken,
         State::Cancelled if row.fee_due => Due::Fee,
@@ -54,13 +59,19 @@ pub(super) fn check(found: &mut Findings, rows: &Rows) {
     for row in rows.reservations.values() {
         let payments = intents.remove(&row.id).unwrap_or_default();
         let live: Vec<&Intent> = payments.iter().copied().filter(|i| i.is_live()).collect();
-        let taken: Vec<&Intent> = payments.iter().copied().filter(|i| i.received > 0).collect();
+        let taken: Vec<&Intent> = payments.iter().copied().filter(|i| i.kept > 0).collect();
         let name = || format!("{} ({:?}, co-pay {}) has payments {payments:?}", row.id, row.state, row.copay);
         found.must(live.len() + taken.len() <= 1, Rule::DoubleAuthorization, name);
         let copay = copays.get(&row.id);
         match due(rows, row) {
             Due::Nothing => found.must(live.is_empty() && taken.is_empty(), Rule::Unfounded, name),
             Due::Fee => found.must(live.is_empty(), Rule::Unfounded, name),
+            Due::Late => found.must(taken.is_empty(), Rule::Unfounded, name),
+            Due::TakenLate => {
+                let right =
+                    live.is_empty() && copay.is_some_and(|c| taken.iter().all(|i| i.kept == c.amount));
+                found.must(right, Rule::Unfounded, name);
+            }
             Due::Reserved => {
                 let right =
                     live.len() == 1 && taken.is_empty() && copay.is_some_and(|c| c.amount == live[0].amount);
@@ -69,9 +80,8 @@ pub(super) fn check(found: &mut Findings, rows: &Rows) {
                 found.must(noted, Rule::Unpaid, || format!("{} does not name its charge {copay:?}", name()));
             }
             Due::Taken => {
-                let right = live.is_empty()
-                    && taken.len() == 1
-                    && copay.is_some_and(|c| c.amount == taken[0].received);
+                let right =
+                    live.is_empty() && taken.len() == 1 && copay.is_some_and(|c| c.amount == taken[0].kept);
                 found.must(right, Rule::Unpaid, name);
             }
         }
@@ -80,7 +90,7 @@ pub(super) fn check(found: &mut Findings, rows: &Rows) {
         }
     }
     for (appointment, payments) in intents {
-        let held = payments.iter().any(|i| i.is_live() || i.received > 0);
+        let held = payments.iter().any(|i| i.is_live() || i.kept > 0);
         found.must(!held, Rule::Unfounded, || {
             format!("there is no appointment {appointment} for {payments:?}")
         });
@@ -93,17 +103,17 @@ pub(super) fn check(found: &mut Findings, rows: &Rows) {
 /// Billing's records of a co-pay agree with the provider's.
 fn books(found: &mut Findings, rows: &Rows, copay: &Charge, payments: &[&Intent]) {
     let live = payments.iter().filter(|i| i.is_live()).count();
-    let received: i64 = payments.iter().map(|i| i.received).sum();
+    let kept: i64 = payments.iter().map(|i| i.kept).sum();
     let agrees = match copay.state.as_str() {
-        "AUTHORIZED" => live == 1 && received == 0,
-        "CAPTURED" => live == 0 && received == copay.captured,
+        "AUTHORIZED" => live == 1 && kept == 0,
+        "CAPTURED" => live == 0 && kept == copay.captured,
         // What a fee took came out of the co-pay's authorization.
         "VOIDED" => {
             let fee =
                 rows.charges.iter().find(|c| c.kind == "NO_SHOW_FEE" && c.appointment == copay.appointment);
-            live == 0 && received == fee.map_or(0, |fee| fee.captured)
+            live == 0 && kept == fee.map_or(0, |fee| fee.captured - fee.refunded)
         }
-        "DECLINED" | "REQUIRES_ACTION" => live == 0 && received == 0,
+        "DECLINED" | "REQUIRES_ACTION" => live == 0 && kept == 0,
         // On its way, when all should have come to rest; or lapsed, which takes days.
         _ => false,
     };

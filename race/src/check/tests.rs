@@ -27,6 +27,21 @@ fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
 }
 
+/// The fee of appointment `n`, taken.
+fn fee(n: u128) -> Charge {
+    Charge {
+        id: id(n + 2_000),
+        appointment: id(n),
+        kind: "NO_SHOW_FEE".into(),
+        state: "CAPTURED".into(),
+        amount: 2_500,
+        captured: 2_500,
+        refunded: 0,
+        attempts: 0,
+        paid: 2_500,
+    }
+}
+
 /// Facts under construction.
 #[derive(Default)]
 struct Story {
@@ -61,7 +76,7 @@ impl Story {
         self.rows.reservations.entry(id(n)).insert_entry(row).into_mut()
     }
 
-    /// Gives appointment `n` a co-pay whose charge is in `state`, with payments as (status, received).
+    /// Gives appointment `n` a co-pay whose charge is in `state`, with payments as (status, kept).
     fn copay(&mut self, n: u128, copay: &str, state: &str, payments: &[(&str, i64)]) {
         let captured = if state == "CAPTURED" { 4_000 } else { 0 };
         let charge = Charge {
@@ -71,18 +86,19 @@ impl Story {
             state: state.into(),
             amount: 4_000,
             captured,
+            refunded: 0,
             attempts: 1,
             paid: captured,
         };
         let row = self.rows.reservations.get_mut(&id(n)).expect("the appointment");
         (row.copay, row.charge) = (copay.into(), Some(charge.id));
         self.rows.charges.push(charge);
-        self.rows.intents.extend(payments.iter().enumerate().map(|(i, (status, received))| Intent {
+        self.rows.intents.extend(payments.iter().enumerate().map(|(i, (status, kept))| Intent {
             id: format!("pi_{n}_{i}"),
             appointment: id(n),
             status: (*status).into(),
             amount: 4_000,
-            received: *received,
+            kept: *kept,
         }));
     }
 
@@ -441,7 +457,7 @@ fn money_held_for_no_appointment_or_for_a_free_visit_is_found() {
             appointment: id(n),
             status,
             amount: 4_000,
-            received: 0,
+            kept: 0,
         });
     }
     story.finds(&[Rule::Unfounded, Rule::Unfounded]);
@@ -463,7 +479,7 @@ fn an_attended_visit_without_its_money_is_found() {
     story.appointment(10, 70, &versions);
     story.copay(10, "authorized", "CAPTURED", &[("succeeded", 4_000)]);
     story.finds(&[]);
-    story.rows.intents[0].received = 3_000;
+    story.rows.intents[0].kept = 3_000;
     story.finds(&[Rule::Unpaid, Rule::Books]);
 }
 
@@ -473,22 +489,31 @@ fn a_fee_may_be_taken_of_a_missed_visit_but_nothing_stay_reserved() {
     let there = place(20, 30, 60);
     story.appointment(10, 70, &[(Held, there, 0), (Booked, there, 1), (NoShow, there, 2)]).fee_due = true;
     story.copay(10, "authorized", "VOIDED", &[("succeeded", 2_500)]);
-    let fee = Charge {
-        id: id(5),
-        appointment: id(10),
-        kind: "NO_SHOW_FEE".into(),
-        state: "CAPTURED".into(),
-        amount: 2_500,
-        captured: 2_500,
-        attempts: 0,
-        paid: 2_500,
-    };
-    story.rows.charges.push(fee);
+    story.rows.charges.push(fee(10));
     story.finds(&[]);
     story.rows.charges[0].state = "AUTHORIZED".into();
     story.rows.intents[0] =
-        Intent { status: "requires_capture".into(), received: 0, ..story.rows.intents[0].clone() };
+        Intent { status: "requires_capture".into(), kept: 0, ..story.rows.intents[0].clone() };
     story.finds(&[Rule::Unfounded]);
+}
+
+#[test]
+fn who_came_after_all_gets_the_fee_back_and_pays_the_copay() {
+    let mut story = Story::default();
+    let there = place(20, 30, 60);
+    let versions = [
+        (Held, there, 0),
+        (Booked, there, 1),
+        (NoShow, there, 2),
+        (CheckedIn, there, 3),
+        (Completed, there, 4),
+    ];
+    story.appointment(10, 70, &versions).fee_due = true;
+    story.copay(10, "authorized", "CAPTURED", &[("succeeded", 0), ("succeeded", 4_000)]);
+    story.rows.charges.push(Charge { state: "REFUNDED".into(), refunded: 2_500, ..fee(10) });
+    story.finds(&[]);
+    story.rows.intents[0].kept = 2_500;
+    story.finds(&[Rule::DoubleAuthorization, Rule::Unfounded, Rule::Books]);
 }
 
 #[test]

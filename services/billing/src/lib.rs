@@ -60,7 +60,7 @@ pub async fn run(
     let gateway = Arc::new(Stripe::new(&config)?);
     let platform = Platform::start(NAME, &config.service, &MIGRATOR, clock, stop).await?;
     let app = App {
-        db: platform.db.clone(),
+        db: platform.db.clone().by_key(),
         gateway,
         appointments: Arc::new(Remote { appointments: platform.outbound(&config.appointments_url)? }),
         clock: platform.clock.clone(),

@@ -27,7 +27,7 @@ pub struct Config {
     /// Language of texts to patients who named none, or one without words.
     #[arg(long, env = "CLINIC_DEFAULT_LANGUAGE", value_enum, default_value_t = Language::English)]
     pub default_language: Language,
-    /// Where patients see their visits and forms, such as https://portal.clinic.example. Empty = messages carry no links.
+    /// Where patients see their visits and forms, such as <https://portal.clinic.example>. Empty = messages carry no links.
     #[arg(long, env = "CLINIC_PORTAL_URL", default_value = "")]
     pub portal_url: String,
     /// The SMS provider.

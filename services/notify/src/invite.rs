@@ -2,13 +2,11 @@
 
 use chrono::{DateTime, NaiveDateTime, Offset as _, TimeZone as _, Utc};
 use chrono_tz::{OffsetComponents as _, Tz};
-use kit::ical::Lines;
+use kit::ical::{self, Lines, local, uid, utc, wall_clock};
 use kit::ids::AppointmentId;
 
 /// Who wrote the file.
 const PRODUCT: &str = "-//clinic//notify//EN";
-/// Makes the visit's id a UID; scheduling's calendars do likewise, so that one visit is one entry.
-const UID_DOMAIN: &str = "clinic";
 
 /// What an invitation asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +65,7 @@ impl Invite<'_> {
             self.write_zone(&mut out);
         }
         out.put("BEGIN", "VEVENT");
-        out.put("UID", &format!("{}@{UID_DOMAIN}", self.appointment));
+        out.put("UID", &uid(self.appointment));
         out.put("SEQUENCE", &self.version.to_string());
         out.put("DTSTAMP", &utc(now));
         match clocks {
@@ -96,20 +94,14 @@ impl Invite<'_> {
     /// What the clinic's clocks show at its start and end; `None` where they change in between, or show that time for the second time,
     /// which can only be told in UTC.
     fn wall_clocks(&self) -> Option<[NaiveDateTime; 2]> {
-        let shown = |at: DateTime<Utc>| {
-            let local = at.with_timezone(&self.zone).naive_local();
-            (self.zone.from_local_datetime(&local).earliest()? == at).then_some(local)
-        };
-        let clocks = [shown(self.start)?, shown(self.end)?];
+        let clocks = [wall_clock(self.zone, self.start)?, wall_clock(self.zone, self.end)?];
         (clocks[1] - clocks[0] == self.end - self.start).then_some(clocks)
     }
 
     /// VTIMEZONE over the visit: its clocks run evenly from start to end, so one observance, begun with the epoch, says all.
     fn write_zone(&self, out: &mut Lines) {
         let offset = self.zone.offset_from_utc_datetime(&self.start.naive_utc());
-        let minutes = offset.fix().local_minus_utc() / 60;
-        let sign = if minutes < 0 { '-' } else { '+' };
-        let ahead = format!("{sign}{:02}{:02}", minutes.abs() / 60, minutes.abs() % 60);
+        let ahead = ical::offset(i64::from(offset.fix().local_minus_utc() / 60));
         let kind = if offset.dst_offset().num_minutes() > 0 { "DAYLIGHT" } else { "STANDARD" };
         out.put("BEGIN", "VTIMEZONE");
         out.put("TZID", self.zone.name());
@@ -121,14 +113,6 @@ impl Invite<'_> {
         out.put("END", kind);
         out.put("END", "VTIMEZONE");
     }
-}
-
-fn local(at: NaiveDateTime) -> String {
-    at.format("%Y%m%dT%H%M%S").to_string()
-}
-
-fn utc(at: DateTime<Utc>) -> String {
-    at.format("%Y%m%dT%H%M%SZ").to_string()
 }
 
 #[cfg(test)]

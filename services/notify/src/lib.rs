@@ -133,9 +133,9 @@ pub async fn serve(
 
     let bell = Arc::default();
     let webhooks = Webhooks::new(db.clone(), clock.clone(), handover.clone(), sms, Arc::clone(&bell));
-    let app = app::App { db: db.clone(), clock: clock.clone(), ports: ports.clone(), writer };
+    let app = app::App { db: db.clone(), clock: clock.clone(), ports: ports.clone(), writer: writer.clone() };
     let own_number = sms.sms_from.clone();
-    let replies = Replies { db, clock, ports, partners, handover, default_language, own_number, bell };
+    let replies = Replies { db, clock, ports, partners, handover, writer, own_number, bell };
     platform.spawn(replies.run(platform.stop.clone()));
     let routes = Routes::new(NotifyServiceServer::new(grpc::Notify::new(app)));
     platform.serve(listener, routes, webhooks.router()).await

@@ -21,7 +21,7 @@ use proto::clinic::notify::v1::{Channel, MessageKind};
 use proto::google::r#type::{Interval, Money};
 use sqlx::PgConnection;
 
-use crate::domain::notice::{Facts, INTAKE_LEAD, LAPSE_GRACE, expires};
+use crate::domain::notice::{Alternative, Facts, INTAKE_LEAD, LAPSE_GRACE, expires};
 use crate::domain::{KINDS, Visit, plan};
 use crate::store;
 use crate::store::notices::{self, Notice};
@@ -71,6 +71,9 @@ pub fn payment_subjects() -> Vec<String> {
     payments_followed!(names)
 }
 
+/// What a patient asked for by text within this is answered by text, and no news.
+const ANSWERED: TimeDelta = TimeDelta::hours(1);
+
 /// What an event of a visit tells its patient.
 #[derive(Debug)]
 struct Tale {
@@ -114,8 +117,7 @@ telling! {
         Tale::of(MessageKind::Cancelled, Facts { late_fee, ..Facts::default() })
     };
     AppointmentDisplaced: |told| {
-        let start = |slot: &SlotOption| start(slot.interval.as_ref());
-        let alternatives = told.alternatives.iter().filter_map(start).collect();
+        let alternatives = told.alternatives.iter().filter_map(alternative).collect();
         Tale::of(MessageKind::Displaced, Facts { alternatives, ..Facts::default() })
     };
     PatientCheckedIn: |_told| None;
@@ -137,6 +139,10 @@ fn moved(told: &AppointmentRescheduled) -> Option<Tale> {
         None => Tale::of(MessageKind::Booked, Facts::default()),
         old_start => Tale::of(MessageKind::Rescheduled, Facts { old_start, ..Facts::default() }),
     }
+}
+
+fn alternative(slot: &SlotOption) -> Option<Alternative> {
+    Some(Alternative { provider: slot.provider_id.parse().ok()?, start: start(slot.interval.as_ref())? })
 }
 
 fn instant(seconds: i64, nanos: i32) -> Option<DateTime<Utc>> {
@@ -245,8 +251,10 @@ async fn tell(
     // What changes calendars is e-mailed too, with an invitation.
     let in_calendars = matches!(tale.kind, K::Booked | K::Rescheduled | K::Cancelled);
     if expire_time > now {
-        let text = notice(tale.kind, Channel::Sms, !in_calendars, tale.facts.clone(), expire_time);
-        notices::insert(tx, &text, now).await?;
+        if !notices::is_answered(tx, visit, at - ANSWERED).await? {
+            let text = notice(tale.kind, Channel::Sms, !in_calendars, tale.facts.clone(), expire_time);
+            notices::insert(tx, &text, now).await?;
+        }
         if in_calendars {
             let mail = notice(tale.kind, Channel::Email, false, tale.facts, expire_time);
             notices::insert(tx, &mail, now).await?;

@@ -10,7 +10,7 @@ use chrono::{DateTime, Datelike as _, Utc};
 use chrono_tz::Tz;
 use proto::clinic::notify::v1::{Channel, MessageKind, ReminderKind, TextEncoding};
 
-use crate::domain::notice::Facts;
+use crate::domain::notice::{Answer, Facts};
 use crate::gsm7::{self, Measure, ONE_TEXT};
 use crate::store::Message;
 use template::{Pattern, Placeholder, Values, clean};
@@ -139,13 +139,9 @@ fn weekday(local: &DateTime<Tz>) -> &'static str {
     WEEKDAYS[local.weekday().num_days_from_monday() as usize]
 }
 
-/// Times to choose from, in a language, each after the digit that takes it: "1: Mon, Jun 8 9:30 AM, 2: …".
-pub fn choices(starts: &[DateTime<Utc>], zone: Tz, tag: &str) -> String {
-    let style = Style(Language::of(tag));
-    let told = starts.iter().zip(1..).map(|(start, digit)| {
-        let moment = style.moment(&start.with_timezone(&zone));
-        format!("{digit}: {moment}")
-    });
+/// Times to choose from, each after the digit that takes it: "1: Mon, Jun 8 9:30 AM, 2: …".
+fn choices(style: Style, times: impl Iterator<Item = DateTime<Tz>>) -> String {
+    let told = times.zip(1..).map(|(time, digit)| format!("{digit}: {}", style.moment(&time)));
     told.collect::<Vec<_>>().join(", ")
 }
 
@@ -177,13 +173,22 @@ impl About<'_> {
         let style = Style(language);
         let date = |at: DateTime<Utc>| style.date(&at.with_timezone(&self.zone));
         let time = |at: DateTime<Utc>| style.time(&at.with_timezone(&self.zone));
-        let fee = if self.facts.late_fee { language.unwrap_or(default).late_fee() } else { "" };
-        let form = if self.form_open { language.unwrap_or(default).form() } else { "" };
+        let spoken = language.unwrap_or(default);
+        let fee = if self.facts.late_fee { spoken.late_fee() } else { "" };
+        let form = if self.form_open { spoken.form() } else { "" };
+        let (day, hour) =
+            (self.start.map(date).unwrap_or_default(), self.start.map(time).unwrap_or_default());
+        let answer = self.facts.answer.as_ref();
+        let outcome = answer.and_then(|answer| builtin::outcome(answer, spoken, &day, &hour));
+        let outcome = outcome.map(|told| format!("{told} {fee}").trim_end().to_owned());
+        let which = if let Some(Answer::Which(visits)) = answer { visits.as_slice() } else { &[] };
+        let which = which.iter().map(|(start, zone)| start.with_timezone(zone));
+        let instead = self.facts.alternatives.iter().map(|other| other.start.with_timezone(&self.zone));
         let mut values: Values = [
             (Placeholder::ClinicName, clean(self.clinic_name)),
             (Placeholder::ClinicPhone, clean(self.clinic_phone)),
-            (Placeholder::Date, self.start.map(date).unwrap_or_default()),
-            (Placeholder::Time, self.start.map(time).unwrap_or_default()),
+            (Placeholder::Date, day),
+            (Placeholder::Time, hour),
             (Placeholder::ConfirmDigit, CONFIRM_DIGIT.to_owned()),
             (Placeholder::CancelDigit, CANCEL_DIGIT.to_owned()),
             (Placeholder::AcceptDigit, ACCEPT_DIGIT.to_owned()),
@@ -194,8 +199,10 @@ impl About<'_> {
             (Placeholder::OldDate, self.facts.old_start.map(date).unwrap_or_default()),
             (Placeholder::OldTime, self.facts.old_start.map(time).unwrap_or_default()),
             (Placeholder::Fee, fee.to_owned()),
-            (Placeholder::Alternatives, choices(&self.facts.alternatives, self.zone, tag)),
+            (Placeholder::Alternatives, choices(style, instead)),
             (Placeholder::ExpiryTime, self.facts.offer_ends.map(time).unwrap_or_default()),
+            (Placeholder::Outcome, outcome.unwrap_or_default()),
+            (Placeholder::Choices, choices(style, which)),
         ]
         .into();
         let given = self.facts.given.iter();

@@ -5,7 +5,7 @@
 //! | [`contents`] | what a provider's and a clinic's feed show |
 //! | [`timezone`] | VTIMEZONE from the zone data that everything is scheduled by |
 //!
-//! Their lines are escaped and folded by [`kit::ical`].
+//! They are written with [`kit::ical`].
 //!
 //! Written here and not by a library: the one our tests read feeds with stamps every component it writes, VTIMEZONE too,
 //! which may not have a DTSTAMP.
@@ -15,9 +15,9 @@ pub mod contents;
 mod reader_tests;
 mod timezone;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeZone as _, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
-use kit::ical::Lines;
+use kit::ical::{Lines, local, uid, utc, wall_clock};
 use uuid::Uuid;
 
 use crate::domain::span::{Span, instant, minute};
@@ -27,8 +27,6 @@ use crate::domain::{Days, shift};
 const REFRESH: &str = "PT15M";
 /// Who wrote the file.
 const PRODUCT: &str = "-//clinic//scheduling//EN";
-/// Makes an event's UUID a UID (RFC 7986, section 5.3: it should say nothing about whom it concerns).
-const UID_DOMAIN: &str = "clinic";
 
 /// A calendar to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +105,7 @@ impl Feed {
 impl Event {
     fn write(&self, out: &mut Lines, stamp: &str) {
         out.put("BEGIN", "VEVENT");
-        out.put("UID", &format!("{}@{UID_DOMAIN}", self.uid));
+        out.put("UID", &uid(self.uid));
         out.put("DTSTAMP", stamp);
         self.time.write(out);
         out.text("SUMMARY", &self.summary);
@@ -145,21 +143,6 @@ impl Time {
     }
 }
 
-/// What the clocks of `zone` show, unless they have shown it before.
-fn wall_clock(zone: Tz, at: DateTime<Utc>) -> Option<NaiveDateTime> {
-    let shown = at.with_timezone(&zone).naive_local();
-    let first = zone.from_local_datetime(&shown).earliest()?;
-    (first == at).then_some(shown)
-}
-
 fn date(day: NaiveDate) -> String {
     day.format("%Y%m%d").to_string()
-}
-
-fn local(at: NaiveDateTime) -> String {
-    at.format("%Y%m%dT%H%M%S").to_string()
-}
-
-fn utc(at: DateTime<Utc>) -> String {
-    at.format("%Y%m%dT%H%M%SZ").to_string()
 }

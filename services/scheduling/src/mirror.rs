@@ -27,7 +27,7 @@ use crate::store::{self, Counters};
 /// How soon a change made by another replica is seen.
 const POLL: Duration = Duration::from_millis(100);
 /// Looks are at least so far apart: under load one brings many changes.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(50);
 /// Wait before a failed look is repeated.
 const RETRY: Duration = Duration::from_millis(500);
 /// Time that passed longer ago than this is not kept in memory.

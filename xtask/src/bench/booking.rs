@@ -1,12 +1,8 @@
 //! Booking: runs the program of `bench/`, and reports what it measured.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
-use serde_json::Value;
-
 use super::engine::time;
-use crate::workspace::{self, Workspace};
+use super::program::Figures;
+use crate::workspace::Workspace;
 
 /// What is measured, in numbers: see `bench booking --help`.
 const SIZE: [&str; 6] = ["--seconds", "10", "--slots", "200", "--past", "1000000"];
@@ -20,27 +16,22 @@ const PAST_LIMIT: f64 = 1.25;
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let mut cargo = workspace.command("cargo");
-    cargo.args(["build", "--release"]);
-    for package in ["bench", "appointments", "scheduling", "billing", "sandbox"] {
-        cargo.args(["--package", package]);
-    }
-    workspace::run(&mut cargo)?;
-    let mut bench = workspace.command(workspace.path("target/release/bench"));
-    let output = bench.arg("booking").args(SIZE).stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "the booking bench ended with {}", output.status);
-    report(&serde_json::from_slice(&output.stdout).context("the figures of the booking bench")?)
+    report(&Figures::measure(
+        workspace,
+        &["appointments", "scheduling", "billing", "sandbox"],
+        "booking",
+        &SIZE,
+    )?)
 }
 
-fn report(figures: &Value) -> anyhow::Result<String> {
-    let number =
-        |at: &str| figures.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
+fn report(figures: &Figures) -> anyhow::Result<String> {
+    let number = |at: &str| figures.number(at);
     let times = |at: &str| -> anyhow::Result<String> {
-        let [p50, p99, max] =
-            ["p50", "p99", "max"].map(|which| number(&format!("{at}/{which}_us")).map(time));
+        let [p50, p99, max] = ["p50", "p99", "max"].map(|which| figures.time(&format!("{at}/{which}_us")));
         Ok(format!("{} | {} | {}", p50?, p99?, max?))
     };
     let rate = |at: &str| number(&format!("{at}/per_second"));
+    let among_past = rate("/past").is_ok();
     let mut text = format!(
         "200 providers of 20 clinics, visits of 15 minutes. PostgreSQL and NATS durable, appointments, scheduling, billing, the \
          sandbox and the callers are processes of their own on this one machine, and share its cores; release build, logging as by \
@@ -63,7 +54,7 @@ fn report(figures: &Value) -> anyhow::Result<String> {
     ] {
         text += &format!("| {work} | {:.0}/s | {} | {limit} |\n", rate(at)?, times(at)?);
     }
-    if figures["past"].is_object() {
+    if among_past {
         let work =
             format!("BookAppointment without a co-pay among {} past appointments", number("/past/rows")?);
         text += &format!("| {work} | {:.0}/s | {} | see below |\n", rate("/past")?, times("/past")?);
@@ -80,15 +71,13 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         "| bookings for one by pgbench | {:.2} | {PEER_LIMIT} |\n",
         rate("/booking")? / rate("/peer")?
     );
-    if figures["past"].is_object() {
+    if among_past {
         text += &format!(
             "| time of a booking among past appointments, for the same without | {:.2} | {PAST_LIMIT} |\n",
             rate("/booking")? / rate("/past")?
         );
     }
-    let surfaced: u64 = figures["race"]["surfaced"]
-        .as_object()
-        .map_or(0, |kinds| kinds.values().filter_map(Value::as_u64).sum());
+    let surfaced: f64 = figures.named("/race/surfaced")?.iter().map(|(_, times)| times).sum();
     text += &format!("| double bookings of the race | {} | 0 |\n", race("doubles")?);
     text += &format!("| errors of the race other than taken: deadlocks and all else | {surfaced} | 0 |\n");
     text += &format!(
@@ -97,12 +86,11 @@ fn report(figures: &Value) -> anyhow::Result<String> {
     );
     text += &format!(
         "| from the last booking without a co-pay until scheduling had followed all | {} | – |\n",
-        time(number("/booking/behind_us")?)
+        figures.time("/booking/behind_us")?
     );
     text += "\nProcessor time for one booking, by program:\n\n| program | without a co-pay | with | without, among past ones |\n|---|---|---|---|\n";
-    let spent = |run: &str, program: &str| figures[run]["spent_us"][program].as_f64().unwrap_or_default();
-    let programs = figures["copay"]["spent_us"].as_object().context("programs")?;
-    for name in programs.keys() {
+    let spent = |run: &str, program: &str| number(&format!("/{run}/spent_us/{program}")).unwrap_or_default();
+    for (name, _) in figures.named("/copay/spent_us")? {
         let of = ["booking", "copay", "past"].map(|run| spent(run, name));
         if of.iter().sum::<f64>() >= 1.0 {
             let [without, with, past] = of.map(time);

@@ -10,6 +10,7 @@
 //! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
 //! | [`notify`] | how fast due reminders leave, in how much memory |
+//! | [`program`] | what these run, and the figures it prints |
 //! | [`report`] | keeps the sections together |
 
 mod booking;
@@ -17,6 +18,7 @@ mod chart;
 mod engine;
 mod notify;
 mod patients;
+mod program;
 mod report;
 mod search;
 mod start;

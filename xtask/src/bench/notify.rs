@@ -1,34 +1,20 @@
 //! Due reminders: runs the program of `bench/`, and reports what it measured.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
-use serde_json::Value;
-
 use super::engine::time;
-use crate::workspace::{self, Workspace};
+use super::program::Figures;
+use crate::workspace::Workspace;
 
 /// Limit from the design.
 const LIMIT: &str = "1,000/s";
-const MIB: f64 = 1024.0 * 1024.0;
+pub(super) const MIB: f64 = 1024.0 * 1024.0;
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let mut cargo = workspace.command("cargo");
-    cargo.args(["build", "--release"]);
-    for package in ["bench", "notify", "sandbox"] {
-        cargo.args(["--package", package]);
-    }
-    workspace::run(&mut cargo)?;
-    let mut bench = workspace.command(workspace.path("target/release/bench"));
-    let output = bench.arg("notify").stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "the bench of reminders ended with {}", output.status);
-    report(&serde_json::from_slice(&output.stdout).context("the figures of the bench of reminders")?)
+    report(&Figures::measure(workspace, &["notify", "sandbox"], "notify", &[])?)
 }
 
-fn report(figures: &Value) -> anyhow::Result<String> {
-    let number =
-        |at: &str| figures.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
+fn report(figures: &Figures) -> anyhow::Result<String> {
+    let number = |at: &str| figures.number(at);
     let memory = |at: &str| number(at).map(|bytes| format!("{:.1} MiB", bytes / MIB));
     let mut report = format!(
         "{:.0} reminders are due when {:.0} replica starts; the sandbox takes {:.0} ms for each text. What notify asks of patients and \
@@ -56,9 +42,8 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         memory("/memory/end")?,
         memory("/memory/peak")?,
     );
-    let programs = figures.pointer("/processors").and_then(Value::as_object).context("no processor times")?;
-    for (program, spent) in programs {
-        report += &format!("| {program} | {} |\n", time(spent.as_f64().context("a time")?));
+    for (program, spent) in figures.named("/processors")? {
+        report += &format!("| {program} | {} |\n", time(spent));
     }
     Ok(report)
 }

@@ -1,28 +1,19 @@
 //! Searching patients: runs the program of `bench/`, and reports what it measured.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
-use serde_json::Value;
-
 use super::engine::time;
-use crate::workspace::{self, Workspace};
+use super::notify::MIB;
+use super::program::Figures;
+use crate::workspace::Workspace;
 
 const LIMIT: &str = "p99 20 ms";
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let packages = ["--package", "bench", "--package", "patients"];
-    workspace::run(workspace.command("cargo").args(["build", "--release"]).args(packages))?;
-    let mut bench = workspace.command(workspace.path("target/release/bench"));
-    let output = bench.arg("patients").stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "the bench of patients ended with {}", output.status);
-    report(&serde_json::from_slice(&output.stdout).context("the figures of the bench of patients")?)
+    report(&Figures::measure(workspace, &["patients", "gateway", "clinic"], "patients", &[])?)
 }
 
-fn report(figures: &Value) -> anyhow::Result<String> {
-    let number =
-        |at: &str| figures.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
+fn report(figures: &Figures) -> anyhow::Result<String> {
+    let number = |at: &str| figures.number(at);
     let mut text = format!(
         "SearchPatients among {} invented patients: 3,000 given and 40,000 family names, the first family name borne by one patient \
          in two hundred. One page of 50, {} searches of each kind one after another, each for another of 500 patients and read \
@@ -34,10 +25,9 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         number("/calls")?,
         number("/load_average")?,
     );
-    for search in figures["searches"].as_array().context("no searches")? {
-        let micros =
-            |name: &str| search[name].as_f64().map(time).with_context(|| format!("no figure {name}"));
-        let by = search["by"].as_str().context("a search without a name")?;
+    for search in (0..figures.count("/searches")).map(|n| format!("/searches/{n}")) {
+        let by = figures.text(&format!("{search}/by"))?;
+        let micros = |name: &str| figures.time(&format!("{search}/{name}"));
         let (p50, p99, longest) = (micros("p50_us")?, micros("p99_us")?, micros("max_us")?);
         text += &format!("| {by} | {p50} | {p99} | {longest} | {LIMIT} |\n");
     }
@@ -48,5 +38,26 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         time(number("/start_s")? * 1e6),
         number("/database_bytes")? / 1e9,
     );
+    text += &format!(
+        "\n`clinic import patients` then brings a file of {} rows in through the gateway, 16 rows at once: each is checked, compared with \
+         everybody, registered and logged.\n\n\
+         | import while | in all | rows a second | its memory after a tenth | half | at the end | at most | limit |\n\
+         |---|---|---|---|---|---|---|---|\n",
+        number("/import/rows")?,
+    );
+    for run in (0..figures.count("/import/runs")).map(|n| format!("/import/runs/{n}")) {
+        let memory =
+            |at: &str| number(&format!("{run}/memory/{at}")).map(|bytes| format!("{:.1} MiB", bytes / MIB));
+        text += &format!(
+            "| {} | {} | {:.0}/s | {} | {} | {} | {} | flat |\n",
+            figures.text(&format!("{run}/what"))?,
+            time(number(&format!("{run}/seconds"))? * 1e6),
+            number(&format!("{run}/per_second"))?,
+            memory("tenth")?,
+            memory("half")?,
+            memory("end")?,
+            memory("peak")?,
+        );
+    }
     Ok(text)
 }

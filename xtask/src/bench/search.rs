@@ -1,12 +1,7 @@
 //! Search over gRPC: runs the programs of `bench/`, and reports what they measured.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
-use serde_json::Value;
-
-use super::engine::time;
-use crate::workspace::{self, Workspace};
+use super::program::Figures;
+use crate::workspace::Workspace;
 
 /// Limits from the design, and for a change to be seen everywhere.
 const P50_LIMIT: &str = "1 ms";
@@ -15,18 +10,12 @@ const REPLICA_LIMIT: &str = "250 ms";
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let packages = ["--package", "bench", "--package", "scheduling", "--package", "gateway"];
-    workspace::run(workspace.command("cargo").args(["build", "--release"]).args(packages))?;
-    let mut bench = workspace.command(workspace.path("target/release/bench"));
-    let output = bench.arg("search").stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "the search bench ended with {}", output.status);
-    report(&serde_json::from_slice(&output.stdout).context("the figures of the search bench")?)
+    report(&Figures::measure(workspace, &["scheduling", "gateway"], "search", &[])?)
 }
 
-fn report(figures: &Value) -> anyhow::Result<String> {
-    let number =
-        |at: &str| figures.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
-    let show = |at: &str| number(at).map(time);
+fn report(figures: &Figures) -> anyhow::Result<String> {
+    let number = |at: &str| figures.number(at);
+    let show = |at: &str| figures.time(at);
     let mut text = format!(
         "The search of 100 providers × 14 days above, one page of 50: an answer of {} bytes. PostgreSQL, NATS, two replicas of \
          scheduling, the gateway and the callers are processes of their own on this one machine, and share its cores; release \
@@ -48,7 +37,7 @@ fn report(figures: &Value) -> anyhow::Result<String> {
         "\n| many callers over {} connections | calls | p50 | p99 | the server's processor time for one | limit |\n|---|---|---|---|---|---|\n",
         number("/connections")?
     );
-    let crowds = figures.pointer("/search/crowds").and_then(Value::as_array).map_or(0, Vec::len);
+    let crowds = figures.count("/search/crowds");
     let searches = (0..crowds).map(|n| ("SearchAvailability", format!("/search/crowds/{n}"), RATE_LIMIT));
     let others = [
         ("the same through the gateway, its time included", "/gateway/crowd".to_owned(), "–"),

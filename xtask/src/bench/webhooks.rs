@@ -1,34 +1,19 @@
 //! Webhooks: runs the program of `bench/`, and reports what it measured.
 
-use std::process::Stdio;
-
-use anyhow::Context as _;
-use serde_json::Value;
-
-use super::engine::time;
-use crate::workspace::{self, Workspace};
+use super::program::Figures;
+use crate::workspace::Workspace;
 
 /// Limit from the design.
 const LIMIT: &str = "p99 50 ms at 500/s";
 
 /// Builds, measures, and answers the section.
 pub(super) fn section(workspace: &Workspace) -> anyhow::Result<String> {
-    let mut cargo = workspace.command("cargo");
-    cargo.args(["build", "--release"]);
-    for package in ["bench", "billing", "sandbox"] {
-        cargo.args(["--package", package]);
-    }
-    workspace::run(&mut cargo)?;
-    let mut bench = workspace.command(workspace.path("target/release/bench"));
-    let output = bench.arg("webhooks").stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "the webhook bench ended with {}", output.status);
-    report(&serde_json::from_slice(&output.stdout).context("the figures of the webhook bench")?)
+    report(&Figures::measure(workspace, &["billing", "sandbox"], "webhooks", &[])?)
 }
 
-fn report(figures: &Value) -> anyhow::Result<String> {
-    let number =
-        |at: &str| figures.pointer(at).and_then(Value::as_f64).with_context(|| format!("no figure {at}"));
-    let show = |at: &str| number(at).map(time);
+fn report(figures: &Figures) -> anyhow::Result<String> {
+    let number = |at: &str| figures.number(at);
+    let show = |at: &str| figures.time(at);
     Ok(format!(
         "{} signed events a second are posted for {} s, each when its time has come, however long the others take. They are \
          about {} authorized co-pays; one of ten repeats the one before, and one of ten has its charge looked up at the sandbox. \

@@ -163,6 +163,8 @@ impl Story<'_> {
         for fault in [
             r#"{"route": "messages.create", "kind": "act_then_drop"}"#,
             r#"{"route": "messages.list", "kind": "error_500"}"#,
+            // Else the provider tells by itself what became of it, and is never asked.
+            r#"{"route": "message.*", "kind": "drop_webhook", "times": 9}"#,
         ] {
             let (status, answer) = http("POST", &format!("{sandbox}/sandbox/faults"), fault).await;
             assert_eq!(status, 200, "{answer}");
@@ -173,7 +175,8 @@ impl Story<'_> {
             until("a fault's strike", async || {
                 let (_, faults) = http("GET", &format!("{sandbox}/sandbox/faults"), "").await;
                 let faults: Vec<serde_json::Value> = serde_json::from_str(&faults).ok()?;
-                (faults.len() == left).then_some(())
+                let calls = faults.iter().filter(|fault| fault["route"] != "message.*");
+                (calls.count() == left).then_some(())
             })
             .await;
             self.advance_to(self.now() + TimeDelta::seconds(61)).await;

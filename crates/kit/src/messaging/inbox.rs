@@ -28,8 +28,8 @@ use crate::db::Db;
 
 /// Events that share a transaction at most.
 const BATCH: usize = 200;
-/// How long an event waits for others to share its transaction.
-const LINGER: Duration = Duration::from_millis(5);
+/// How long an event waits for others to share its transaction: a commit costs much more than an event.
+const LINGER: Duration = Duration::from_millis(20);
 /// JetStream delivers again what was not acknowledged for this long.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// A stream followed for this long counts as found: its loss is worth a line again.
@@ -299,7 +299,7 @@ impl<H: Handler> Consumer<H> {
         metrics::counter!("inbox_applied_total", "consumer" => self.subscription.consumer)
             .increment(events.len() as u64);
         self.handler.committed(&events).await;
-        for result in join_all(messages.iter().map(jetstream::Message::double_ack)).await {
+        for result in join_all(messages.iter().map(jetstream::Message::ack)).await {
             if let Err(error) = result {
                 tracing::debug!(%error, "an acknowledgement was lost; the inbox will know the event when it comes again");
             }

@@ -10,6 +10,7 @@
 mod auth;
 mod calls;
 mod consume;
+mod db;
 mod dead_letters;
 mod follower;
 mod idempotency;

@@ -7,9 +7,9 @@ use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::VisitOutcome;
 use sqlx::PgConnection;
 
-use super::book::as_seen_by;
+use super::book::{JUDGEMENTS, as_seen_by};
 use super::{App, expire, finish, open, staff_only, step};
-use crate::domain::{Reservation, State};
+use crate::domain::{Clash, Reservation, State};
 use crate::error::Error;
 use crate::store::By;
 use crate::{events, store};
@@ -58,52 +58,57 @@ impl App {
         change: Change,
         override_reason: &str,
     ) -> Result<pb::Appointment, Error> {
-        let now = self.now();
-        let mut fresh = match self.begin(change.key).await? {
-            Attempt::Replayed(answer) => return Ok(answer),
-            Attempt::Fresh(fresh) => fresh,
-        };
-        if let Some(missed) =
-            store::get(&mut fresh.tx, change.id).await?.filter(|row| row.state == State::NoShow)
-        {
-            clear_the_way(&mut fresh.tx, &missed).await?;
-        }
-        let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
-        let after_no_show = row.state == State::NoShow;
-        step(&mut row, State::CheckedIn)?;
-        if !row.is_visit_day(now) {
-            return Err(Error::NotVisitDay(row.id));
-        }
-        let needs_intake = row.intake_form_id.is_some() && override_reason.is_empty();
-        if needs_intake && !store::is_intake_complete(&mut fresh.tx, row.id).await? {
-            return Err(Error::IntakeIncomplete(row.id));
-        }
-        if after_no_show {
-            (row.fee_due, row.closed_at) = (false, None);
-        }
-        row.checked_in_at = Some(now);
-        let reason = (!override_reason.is_empty()).then_some(override_reason);
-        // A no-show's time was free for others; the database says whether someone has it.
-        let by = By { override_reason: reason, ..by(caller) };
-        let tell = |row: &Reservation| events::checked_in(row, after_no_show);
-        let saved = store::save(&mut fresh.tx, &mut row, by, tell).await;
-        if let Err(error) = saved {
+        for _ in 0..JUDGEMENTS {
+            let now = self.now();
+            let mut fresh = match self.begin(change.key.clone()).await? {
+                Attempt::Replayed(answer) => return Ok(answer),
+                Attempt::Fresh(fresh) => fresh,
+            };
+            if let Some(missed) =
+                store::get(&mut fresh.tx, change.id).await?.filter(|row| row.state == State::NoShow)
+            {
+                clear_the_way(&mut fresh.tx, &missed).await?;
+            }
+            let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
+            let after_no_show = row.state == State::NoShow;
+            step(&mut row, State::CheckedIn)?;
+            if !row.is_visit_day(now) {
+                return Err(Error::NotVisitDay(row.id));
+            }
+            let needs_intake = row.intake_form_id.is_some() && override_reason.is_empty();
+            if needs_intake && !store::is_intake_complete(&mut fresh.tx, row.id).await? {
+                return Err(Error::IntakeIncomplete(row.id));
+            }
+            if after_no_show {
+                (row.fee_due, row.closed_at) = (false, None);
+            }
+            row.checked_in_at = Some(now);
+            let reason = (!override_reason.is_empty()).then_some(override_reason);
+            // A no-show's time was free for others; the database says whether someone has it.
+            let by = By { override_reason: reason, ..by(caller) };
+            let tell = |row: &Reservation| events::checked_in(row, after_no_show);
+            let Err(error) = store::save(&mut fresh.tx, &mut row, by, tell).await else {
+                return finish(fresh, &row).await;
+            };
             drop(fresh);
-            return Err(if store::is_taken(&error) {
-                self.given_away(caller, &row).await?
-            } else {
-                error.into()
-            });
+            if !store::is_taken(&error) {
+                return Err(error.into());
+            }
+            let clashes = self.in_the_way(caller, &row).await?;
+            if !clashes.is_empty() {
+                return Err(Error::clashes(clashes));
+            }
+            // Who had the time has let go of it meanwhile.
         }
-        finish(fresh, &row).await
+        Err(Error::CalendarMoving)
     }
 
-    /// Why a patient who came after all cannot have the time back.
-    async fn given_away(&self, caller: &Caller, row: &Reservation) -> Result<Error, Error> {
+    /// Who has the time that a patient who came after all would have back.
+    async fn in_the_way(&self, caller: &Caller, row: &Reservation) -> Result<Vec<Clash>, Error> {
         let mut conn = self.db.pool().acquire().await?;
         let clashes =
             store::conflicts(&mut conn, &row.again(), row.provider_id, &[row.room_id.uuid()]).await?;
-        Ok(Error::clashes(as_seen_by(caller, clashes)))
+        Ok(as_seen_by(caller, clashes))
     }
 
     /// Closes a visit.

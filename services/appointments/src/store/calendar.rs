@@ -11,7 +11,8 @@ use crate::domain::{Copay, DRIVE_LEASE, Reservation, State};
 /// Pause before a replica of scheduling that has not followed a calendar's change is asked again.
 const JUDGE_AGAIN_SECS: f64 = 0.5;
 
-/// Marks what a provider's calendar must be asked about again: what lies in `affected` and was judged before `version`.
+/// Marks what a provider's calendar must be asked about again: what lies in `affected` and was judged before `version`. Locks by
+/// id, as those do who clear stale holds away.
 pub async fn mark_to_judge(
     conn: &mut PgConnection,
     provider: Uuid,
@@ -20,9 +21,12 @@ pub async fn mark_to_judge(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update appointments.reservation set judge_at = $2, judging_until = null
-         where provider_id = $1 and state in ('held', 'offered', 'booked', 'displaced') and calendar_version < $2
-           and coalesce(judge_at, 0) < $2 and upper(visit) > clock.now()
-           and exists (select from unnest($3::tstzrange[]) affected where visit && affected)",
+         where id in (
+             select id from appointments.reservation
+             where provider_id = $1 and state in ('held', 'offered', 'booked', 'displaced') and calendar_version < $2
+               and coalesce(judge_at, 0) < $2 and upper(visit) > clock.now()
+               and exists (select from unnest($3::tstzrange[]) affected where visit && affected)
+             order by id for update)",
         provider,
         version,
         affected

@@ -105,6 +105,30 @@ async fn a_hold_whose_time_is_up_does_not_keep_a_late_patient_out() {
     assert_eq!(world.told().await[2..], ["SlotHeld", "SlotReleased", "PatientCheckedIn"]);
 }
 
+#[tokio::test]
+async fn a_hold_that_is_over_before_it_can_be_seen_does_not_keep_a_late_patient_out() {
+    let (world, _) = World::scripted(1).await;
+    let visit = missed(&world).await;
+    // Nobody sees a rival's hold until it is committed, and then its time is up.
+    let mut rival = world.db.pool().begin().await.unwrap();
+    sqlx::query(
+        "insert into reservation
+         select (jsonb_populate_record(missed, jsonb_build_object('id', gen_random_uuid(), 'patient_id', gen_random_uuid(),
+             'state', 'held', 'hold_expires_at', clock.now()))).*
+         from reservation missed where id = $1",
+    )
+    .bind(visit.id.uuid())
+    .execute(&mut *rival)
+    .await
+    .unwrap();
+    let caller = desk();
+    let (came, ()) = tokio::join!(world.app.check_in(&caller, change(visit.id), ""), async {
+        world.until_blocked(1).await;
+        rival.commit().await.unwrap();
+    });
+    assert_eq!(came.unwrap().state(), AppointmentState::CheckedIn);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_late_patients_and_a_booking_race_for_one_time_and_one_has_it() {
     let (world, _) = World::scripted(1).await;

@@ -346,14 +346,17 @@ pub async fn drawn(conn: &mut PgConnection, payment: &str) -> sqlx::Result<i64> 
 }
 
 /// Has a worker look at once at reservations that nobody plans to look at, of visits that go on and start after `started`, or that
-/// were attended and are not paid; answers how many.
+/// were attended and are not paid; answers how many. Locks charges in the order in which everyone does.
 pub async fn plan_looks(conn: &mut PgConnection, started: DateTime<Utc>) -> sqlx::Result<u64> {
     let planned = sqlx::query!(
         "update billing.charge set due_at = clock.now()
-         from billing.visit
-         where visit.appointment_id = charge.appointment_id
-             and charge.due_at is null and charge.state in ('AUTHORIZED', 'LAPSED') and charge.owed_amount = 0
-             and (visit.ending = 'ATTENDED' or (visit.ending is null and visit.start_time > $1))",
+         where id in (
+             select charge.id from billing.charge join billing.visit using (appointment_id)
+             where charge.due_at is null and charge.state in ('AUTHORIZED', 'LAPSED') and charge.owed_amount = 0
+                 and (visit.ending = 'ATTENDED' or (visit.ending is null and visit.start_time > $1))
+             order by charge.appointment_id, charge.kind
+             for update of charge
+         )",
         started,
     );
     Ok(planned.execute(conn).await?.rows_affected())

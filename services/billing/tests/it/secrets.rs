@@ -76,11 +76,10 @@ async fn refused_webhooks_are_logged_without_their_secrets_and_change_nothing() 
         ),
     ];
     let mut signatures = vec![];
-    // Twice, as a provider sends again what was refused.
-    for (what, signature, body, content_type, status) in refused.iter().chain(&refused) {
-        let request = world.http.post(&url).header("content-type", *content_type).body(body.clone());
+    for (what, signature, body, content_type, status) in refused {
+        let request = world.http.post(&url).header("content-type", content_type).body(body);
         let request = signature.iter().fold(request, |request, it| request.header("stripe-signature", it));
-        assert_eq!(request.send().await.unwrap().status(), *status, "{what}");
+        assert_eq!(request.send().await.unwrap().status(), status, "{what}");
         signatures.extend(signature.iter().flat_map(|it| it.rsplit('=').next()).map(str::to_owned));
     }
     assert_eq!(books(&world).await, before);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use kit::ids::ProviderId;
 use proto::clinic::notify::v1::{DropReason, MessageKind};
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +33,9 @@ pub struct Facts {
     /// When the visit was to start before it moved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_start: Option<DateTime<Utc>>,
-    /// Starts that could be had instead, at most 3.
+    /// What could be had instead, at most 3.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub alternatives: Vec<DateTime<Utc>>,
+    pub alternatives: Vec<Alternative>,
     /// When an offer ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer_ends: Option<DateTime<Utc>>,
@@ -43,6 +44,54 @@ pub struct Facts {
     /// Values that are said as they are, by placeholder.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub given: BTreeMap<String, String>,
+    /// The answer to a text, which waits for nothing.
+    #[serde(skip)]
+    pub answer: Option<Answer>,
+}
+
+/// A time that a displaced visit can have instead, at its clinic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// With whom.
+    pub provider: ProviderId,
+    /// From when.
+    pub start: DateTime<Utc>,
+}
+
+/// What a text received is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The visit is confirmed.
+    Confirmed,
+    /// The visit is cancelled.
+    Cancelled,
+    /// The visit has the time that was chosen.
+    Moved,
+    /// The time that was chosen is not to be had any more.
+    Taken,
+    /// The visit was moved or ended before.
+    Gone,
+    /// Something else was noted.
+    Noted,
+    /// Which of these visits is meant? Their starts and zones, in the order of the digits.
+    Which(Vec<(DateTime<Utc>, Tz)>),
+    /// What this number is for.
+    Help,
+    /// Texts come again.
+    OptedIn,
+}
+
+impl Answer {
+    /// The kind of its message.
+    pub fn kind(&self) -> MessageKind {
+        match self {
+            Self::Confirmed | Self::Cancelled | Self::Moved => MessageKind::ReplyOutcome,
+            Self::Taken | Self::Gone | Self::Noted => MessageKind::ReplyOutcome,
+            Self::Which(_) => MessageKind::ReplyChoice,
+            Self::Help => MessageKind::Help,
+            Self::OptedIn => MessageKind::OptIn,
+        }
+    }
 }
 
 /// Whether a patient who has not agreed to texts may get it: what answers the patient's own act.

@@ -12,36 +12,38 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono_tz::Tz;
 use futures::StreamExt as _;
 use futures::stream;
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::fields::timestamp;
-use kit::ids::{ClinicId, MessageId, PatientId};
+use kit::ids::{MessageId, PatientId};
 use kit::messaging::outbox;
 use proto::clinic::notify::v1::{
     Channel, DropReason, FailureReason, MessageState, ReplyMeaning, ReplyReceived,
 };
+use proto::clinic::patients::v1::SmsConsentSource;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ports::{Holder, Holders, Visits, Wish};
+use super::ports::{Cancelled, Holder, Holders, Moved, Visits, Wish};
 use super::understand::{Word, understand};
-use super::words::Answer;
 use crate::dispatch::{POLL, UNKNOWN_WAIT, backoff};
+use crate::domain::notice::{Answer, Facts};
 use crate::events::optional;
 use crate::handover::{Handover, LEASE};
 use crate::ports::{Outcome, Ports, Sms};
 use crate::store::inbound::{self, Asked, Claimed, Decision};
 use crate::store::{self, Message, outgoing};
-use crate::words::Language;
+use crate::writer::{Subject, Writer};
 
 /// Texts in hand at once.
-const BATCH: i64 = 16;
+pub(super) const BATCH: i64 = 16;
 /// All that is done for one text at one time takes this long at most: its claim outlives it.
-const TEND: Duration = Duration::from_secs(45);
+pub(super) const TEND: Duration = Duration::from_secs(45);
 /// Answers to one number…
 const RECENT_ANSWERS: i64 = 6;
 /// …in this time.
@@ -79,8 +81,8 @@ pub struct Replies {
     pub partners: Partners,
     /// The way out.
     pub handover: Handover,
-    /// Of answers to whom no language is known of.
-    pub default_language: Language,
+    /// Whose words.
+    pub writer: Writer,
     /// The number that texts come to.
     pub own_number: String,
     /// Rings when a text came in.
@@ -110,6 +112,7 @@ impl Replies {
     }
 
     async fn batch(&self) -> sqlx::Result<i64> {
+        self.tell_withdrawn().await?;
         let claimed = inbound::claim(self.db.pool(), BATCH, LEASE).await?;
         let count = claimed.len() as i64;
         stream::iter(claimed).for_each_concurrent(None, |claimed| self.tend(claimed)).await;
@@ -160,8 +163,8 @@ impl Replies {
         let Some(answer) = answer.filter(|_| phone != self.own_number && !claimed.answered) else {
             return self.close(claimed, &decision, None).await.map(drop);
         };
-        let message = self.write(claimed, &decision, &holders, &answer.0).await?;
-        if self.close(claimed, &decision, Some((&message, &answer))).await?
+        let mut message = self.write(claimed, &decision, &holders, &answer).await?;
+        if self.close(claimed, &decision, Some((&mut message, &answer))).await?
             && message.state == MessageState::Sending
         {
             self.send(claimed, &message, &phone).await?;
@@ -233,9 +236,8 @@ impl Replies {
             }
             several => {
                 let several = &several[..several.len().min(MOST_CHOICES)];
-                let visits = several.iter().map(|visit| (visit.start, visit.zone)).collect();
-                let cancel = meaning == ReplyMeaning::Cancel;
-                let reply = Reply(Answer::Which { cancel, visits }, several.to_vec());
+                let which = Answer::Which(several.iter().map(|visit| (visit.start, visit.zone)).collect());
+                let reply = Reply { offered: several.to_vec(), ..Reply::from(which) };
                 Ok((Decision { patient: unknown.patient, ..Decision::plain(meaning) }, Some(reply)))
             }
         }
@@ -248,64 +250,87 @@ impl Replies {
         decision: &Decision,
         holders: &[Holder],
     ) -> anyhow::Result<Option<Reply>> {
-        let answer = match decision.meaning {
+        let visit = || decision.appointment.context("a decision about no visit");
+        let (visits, request) = (&self.partners.visits, claimed.message.uuid());
+        let reply = match decision.meaning {
             ReplyMeaning::OptOut | ReplyMeaning::OptIn => {
                 let granted = decision.meaning == ReplyMeaning::OptIn;
                 for Holder { patient, .. } in holders {
-                    let request = Uuid::new_v5(&claimed.message.uuid(), patient.uuid().as_bytes());
-                    let (wording, at) = (claimed.body.clone(), claimed.receive_time);
-                    self.partners.holders.decide(*patient, &Wish { granted, wording, at, request }).await?;
+                    let wish = Wish {
+                        granted,
+                        wording: claimed.body.clone(),
+                        source: SmsConsentSource::InboundSms,
+                        at: claimed.receive_time,
+                        request: Uuid::new_v5(&request, patient.uuid().as_bytes()),
+                    };
+                    self.partners.holders.decide(*patient, &wish).await?;
                 }
                 // The carrier confirms a withdrawal itself, and takes no more texts to the number.
                 if !granted || holders.is_empty() {
                     return Ok(None);
                 }
-                Answer::OptedIn
+                Answer::OptedIn.into()
             }
-            ReplyMeaning::Confirm | ReplyMeaning::Cancel => {
-                let appointment = decision.appointment.context("a decision about no visit")?;
-                let cancel = decision.meaning == ReplyMeaning::Cancel;
-                let done = match cancel {
-                    true => self.partners.visits.cancel(appointment, claimed.message.uuid()).await?,
-                    false => self.partners.visits.is_booked(appointment).await?,
+            ReplyMeaning::Confirm => match visits.is_booked(visit()?).await? {
+                true => Answer::Confirmed.into(),
+                false => Answer::Gone.into(),
+            },
+            ReplyMeaning::Cancel => match visits.cancel(visit()?, request).await? {
+                Some(Cancelled { late_fee }) => Reply { late_fee, ..Answer::Cancelled.into() },
+                None => Answer::Gone.into(),
+            },
+            ReplyMeaning::Choose => {
+                let question = decision.in_reply_to.context("a choice without a question")?;
+                let to = inbound::alternative(self.db.pool(), question, decision.choice).await?;
+                let to = to.context("a choice that was not offered")?;
+                let answer = match visits.move_to(visit()?, to, request).await? {
+                    Moved::Done => Answer::Moved,
+                    Moved::Taken => Answer::Taken,
+                    Moved::Gone => Answer::Gone,
                 };
-                match inbound::visit(self.db.pool(), appointment).await? {
-                    Some((_, start, zone)) if done && cancel => Answer::Cancelled(start, zone),
-                    Some((_, start, zone)) if done => Answer::Confirmed(start, zone),
-                    Some(_) | None => Answer::Gone,
-                }
+                Reply { start: Some(to.start), ..answer.into() }
             }
-            ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer | ReplyMeaning::Choose => Answer::Noted,
-            ReplyMeaning::Help | ReplyMeaning::Unknown | ReplyMeaning::Unspecified => Answer::Help,
+            ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer => Answer::Noted.into(),
+            ReplyMeaning::Help | ReplyMeaning::Unknown | ReplyMeaning::Unspecified => Answer::Help.into(),
         };
-        Ok(Some(Reply(answer, vec![])))
+        Ok(Some(reply))
     }
 
-    /// The message that an answer becomes: one that is about to be sent, or one that ends a loop.
+    /// The message that an answer becomes.
     async fn write(
         &self,
         claimed: &Claimed,
         decision: &Decision,
         holders: &[Holder],
-        answer: &Answer,
+        reply: &Reply,
     ) -> anyhow::Result<Message> {
         let now = self.now();
-        let given = inbound::answers(self.db.pool(), claimed.number, now - RECENT, now - SINCE).await?;
-        let again = decision.meaning == ReplyMeaning::Unknown && given.explained > 0;
-        let dropped = again || given.recent >= RECENT_ANSWERS || given.all >= ALL_ANSWERS;
-        let (state, drop_reason) = match dropped {
-            true => (MessageState::Dropped, DropReason::Loop),
-            false => (MessageState::Sending, DropReason::Unspecified),
-        };
         let patient = decision.patient.or_else(|| holders.first().map(|holder| holder.patient));
         let holder = holders.iter().find(|holder| Some(holder.patient) == patient);
-        let language =
-            holder.and_then(|holder| Language::of(&holder.language)).unwrap_or(self.default_language);
-        let clinic = match self.clinic(decision, holders).await? {
-            Some(clinic) => Some(self.ports.clinics.clinic(clinic).await?),
+        let visit = match decision.appointment {
+            Some(appointment) => inbound::visit(self.db.pool(), appointment).await?,
             None => None,
         };
-        let text = answer.write(language, clinic.as_ref());
+        // The clinic that speaks is that of the visit, or of the patients' latest.
+        let (clinic, start, zone) = match visit {
+            Some((clinic, start, zone)) => (Some(clinic), Some(start), zone),
+            None => {
+                let patients: Vec<PatientId> = holders.iter().map(|holder| holder.patient).collect();
+                (inbound::clinic(self.db.pool(), &patients).await?, None, Tz::UTC)
+            }
+        };
+        let facts =
+            Facts { answer: Some(reply.answer.clone()), late_fee: reply.late_fee, ..Facts::default() };
+        let subject = Subject {
+            clinic,
+            appointment: decision.appointment,
+            start: reply.start.or(start),
+            zone,
+            form_open: false,
+            facts: &facts,
+        };
+        let (kind, tag) = (reply.answer.kind(), holder.map_or("", |holder| &holder.language));
+        let (text, language) = self.writer.write(kind, Channel::Sms, tag, &subject).await?;
         Ok(Message {
             id: MessageId::new(),
             patient,
@@ -314,16 +339,16 @@ impl Replies {
             reminder: None,
             in_reply_to: Some(claimed.message),
             channel: Channel::Sms,
-            kind: answer.kind(),
-            language: language.tag().to_owned(),
-            state,
-            drop_reason,
+            kind,
+            language,
+            state: MessageState::Sending,
+            drop_reason: DropReason::Unspecified,
             failure_reason: FailureReason::Unspecified,
             provider_error_code: String::new(),
             body: text.body,
             encoding: text.measure.encoding,
             segments: text.measure.segments as i32,
-            attempts: i32::from(!dropped),
+            attempts: 1,
             version: 0,
             provider_reference: None,
             create_time: now,
@@ -333,23 +358,13 @@ impl Replies {
         })
     }
 
-    /// The clinic that speaks: that of the visit, or of the patients' latest.
-    async fn clinic(&self, decision: &Decision, holders: &[Holder]) -> sqlx::Result<Option<ClinicId>> {
-        if let Some(appointment) = decision.appointment
-            && let Some((clinic, _, _)) = inbound::visit(self.db.pool(), appointment).await?
-        {
-            return Ok(Some(clinic));
-        }
-        let patients: Vec<PatientId> = holders.iter().map(|holder| holder.patient).collect();
-        inbound::clinic(self.db.pool(), &patients).await
-    }
-
-    /// Writes down what a text was, with its answer, and tells it. Answers whether the text was still this process's.
+    /// Writes down what a text was, with its answer, and tells it; an answer that would go on for ever is dropped. Answers whether the
+    /// text was still this process's.
     async fn close(
         &self,
         claimed: &Claimed,
         decision: &Decision,
-        answer: Option<(&Message, &Reply)>,
+        mut answer: Option<(&mut Message, &Reply)>,
     ) -> anyhow::Result<bool> {
         let now = self.now();
         let event = ReplyReceived {
@@ -365,13 +380,19 @@ impl Replies {
         };
         let change = async |tx: &mut PgConnection| {
             inbound::decide(tx, claimed.message, decision, now).await?;
-            if let Some((message, Reply(_, visits))) = answer {
+            if let Some((message, reply)) = &mut answer {
+                let given = inbound::answers(tx, claimed.number, now - RECENT, now - SINCE).await?;
+                let again = decision.meaning == ReplyMeaning::Unknown && given.explained > 0;
+                if again || given.recent >= RECENT_ANSWERS || given.all >= ALL_ANSWERS {
+                    (message.state, message.drop_reason) = (MessageState::Dropped, DropReason::Loop);
+                    message.attempts = 0;
+                }
                 outgoing::insert_message(tx, message).await?;
-                let offered: Vec<_> = visits.iter().map(|visit| visit.appointment).collect();
+                let offered: Vec<_> = reply.offered.iter().map(|visit| visit.appointment).collect();
                 inbound::offer(tx, message.id, decision.meaning, &offered).await?;
             }
             // An answer on its way is looked after until its lease ends.
-            let open = answer.is_some_and(|(message, _)| message.state == MessageState::Sending);
+            let open = answer.as_ref().is_some_and(|(message, _)| message.state == MessageState::Sending);
             if !open {
                 inbound::next(tx, claimed.message, None).await?;
             }
@@ -452,5 +473,19 @@ impl Replies {
     }
 }
 
-/// An answer, and the visits whose digits it offers.
-struct Reply(Answer, Vec<Asked>);
+/// An answer, and what belongs to it.
+struct Reply {
+    answer: Answer,
+    /// The visits whose digits it offers.
+    offered: Vec<Asked>,
+    /// It speaks of a fee.
+    late_fee: bool,
+    /// It speaks of another time than the visit's.
+    start: Option<DateTime<Utc>>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, offered: vec![], late_fee: false, start: None }
+    }
+}

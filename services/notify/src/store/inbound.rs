@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::opt_out::NumberHash;
+use crate::domain::notice::Alternative;
 
 /// Whether a text is kept already. The answer stands until the transaction ends.
 pub async fn is_known(tx: &mut PgConnection, reference: &str) -> sqlx::Result<bool> {
@@ -292,6 +293,23 @@ pub async fn choice(pool: &PgPool, question: MessageId, digit: u8) -> sqlx::Resu
     }))
 }
 
+/// The time that a digit offered stands for; `None` = it stands for none.
+pub async fn alternative(
+    pool: &PgPool,
+    question: MessageId,
+    digit: i32,
+) -> sqlx::Result<Option<Alternative>> {
+    let row = sqlx::query!(
+        r#"select provider_id as "provider_id!", start_time as "start_time!" from notify.choice
+           where message_id = $1 and digit = $2 and start_time is not null"#,
+        question.uuid(),
+        digit,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Alternative { provider: row.provider_id.into(), start: row.start_time }))
+}
+
 /// Offers digits in a message: the first stands for the first visit, and so on.
 pub async fn offer(
     tx: &mut PgConnection,
@@ -347,13 +365,16 @@ pub struct Answers {
     pub explained: i64,
 }
 
-/// Counts what was answered to a number.
+/// Counts what was answered to a number. Nobody else answers it until the transaction ends.
 pub async fn answers(
-    pool: &PgPool,
+    tx: &mut PgConnection,
     number: NumberHash,
     recent: DateTime<Utc>,
     since: DateTime<Utc>,
 ) -> sqlx::Result<Answers> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended(encode($1, 'hex'), 0))", number.as_slice())
+        .execute(&mut *tx)
+        .await?;
     sqlx::query_as!(
         Answers,
         r#"select count(*) filter (where a.create_time >= $2) as "recent!", count(*) as "all!",
@@ -364,7 +385,7 @@ pub async fn answers(
         recent,
         since,
     )
-    .fetch_one(pool)
+    .fetch_one(tx)
     .await
 }
 

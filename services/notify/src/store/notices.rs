@@ -95,6 +95,26 @@ pub async fn insert(tx: &mut PgConnection, notice: &Notice, at: DateTime<Utc>) -
     .map(drop)
 }
 
+/// Whether a visit is as its patient has wanted it by a text received after `since`, which has an answer of its own.
+pub async fn is_answered(tx: &mut PgConnection, visit: &Visit, since: DateTime<Utc>) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select exists (
+               select from notify.message m join notify.inbound i on i.message_id = m.id
+               left join notify.choice c on c.message_id = m.in_reply_to_id and c.digit = i.choice
+               where m.appointment_id = $1 and i.receive_time > $2
+                 and case i.meaning when 'REPLY_MEANING_CANCEL' then $3 = 'APPOINTMENT_STATE_CANCELLED'
+                                    when 'REPLY_MEANING_CHOOSE' then $3 = 'APPOINTMENT_STATE_BOOKED' and c.start_time = $4
+                     end
+           ) as "answered!""#,
+        visit.appointment.uuid(),
+        since,
+        visit.state.as_str_name(),
+        visit.start,
+    )
+    .fetch_one(tx)
+    .await
+}
+
 /// Forgets what waits to be told of older versions of a visit. What has become a message its worker judges itself.
 pub async fn forget_older(tx: &mut PgConnection, visit: &Visit) -> sqlx::Result<()> {
     sqlx::query!(
@@ -319,14 +339,19 @@ pub async fn offer_choices(tx: &mut PgConnection, notice: &Notice) -> sqlx::Resu
         meanings.into_iter().map(|meaning| meaning.as_str_name().to_owned()).collect();
     let appointment = notice.appointment.map(AppointmentId::uuid);
     let is_offer = notice.kind == MessageKind::WaitlistOffer;
+    let (providers, starts): (Vec<Uuid>, Vec<DateTime<Utc>>) =
+        notice.facts.alternatives.iter().map(|other| (other.provider.uuid(), other.start)).unzip();
     sqlx::query!(
-        "insert into notify.choice (message_id, digit, meaning, appointment_id, offer_id)
-         select $1, digit, meaning, $3, $4 from unnest($2::text[]) with ordinality as m (meaning, digit)
+        "insert into notify.choice (message_id, digit, meaning, appointment_id, offer_id, provider_id, start_time)
+         select $1, digit, meaning, $3, $4, provider, start
+         from unnest($2::text[], $5::uuid[], $6::timestamptz[]) with ordinality as m (meaning, provider, start, digit)
          on conflict do nothing",
         notice.id.uuid(),
         &meanings,
         appointment.filter(|_| !is_offer),
         appointment.filter(|_| is_offer),
+        &providers,
+        &starts,
     )
     .execute(tx)
     .await

@@ -1,9 +1,11 @@
 //! Who wants no texts, by number. A number is known here by its keyed hash alone.
 
 use std::ops::Deref;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use kit::ids::{MessageId, PatientId};
 use sha2::Sha256;
 use sqlx::{PgConnection, PgPool};
 
@@ -74,4 +76,62 @@ pub async fn among(pool: &PgPool, numbers: &[NumberHash]) -> sqlx::Result<Vec<Nu
     .fetch_all(pool)
     .await?;
     found.iter().map(|hash| NumberHash::read(hash)).collect()
+}
+
+/// A text that the provider refused because its recipient had opted out there, in this process's hands.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The text.
+    pub message: MessageId,
+    /// To whom it was; `None` = to a number that belongs to nobody.
+    pub patient: Option<PatientId>,
+    /// The provider's error code.
+    pub code: String,
+    /// When it was refused.
+    pub at: DateTime<Utc>,
+    /// Tries to tell it that failed so far.
+    pub tries: i32,
+    /// The lease.
+    pub lease: DateTime<Utc>,
+}
+
+/// Claims up to `limit` refusals that patients has not heard of, for `lease`.
+pub async fn claim_refused(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<Vec<Refused>> {
+    let rows = sqlx::query!(
+        r#"with due as (
+               select id from notify.message
+               where failure_reason = 'FAILURE_REASON_OPTED_OUT' and next_try <= clock.now()
+               order by next_try limit $1 for update skip locked
+           )
+           update notify.message m set next_try = clock.now() + make_interval(secs => $2)
+           from due where m.id = due.id
+           returning m.id, m.patient_id, m.provider_error_code, m.update_time, m.tries, m.next_try as "next_try!""#,
+        limit,
+        lease.as_secs_f64(),
+    )
+    .fetch_all(pool)
+    .await?;
+    let refused = rows.into_iter().map(|row| Refused {
+        message: row.id.into(),
+        patient: row.patient_id.map(Into::into),
+        code: row.provider_error_code,
+        at: row.update_time,
+        tries: row.tries,
+        lease: row.next_try,
+    });
+    Ok(refused.collect())
+}
+
+/// Tells of a claimed refusal again after `wait`; `None` = patients has heard of it.
+pub async fn tell_again(pool: &PgPool, refused: &Refused, wait: Option<Duration>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update notify.message set next_try = clock.now() + make_interval(secs => $3), tries = tries + 1
+         where id = $1 and next_try = $2",
+        refused.message.uuid(),
+        refused.lease,
+        wait.map(|wait| wait.as_secs_f64()),
+    )
+    .execute(pool)
+    .await
+    .map(drop)
 }

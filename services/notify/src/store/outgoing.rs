@@ -217,7 +217,7 @@ pub async fn refused(
         "with failed as (
              update notify.message
              set state = 'MESSAGE_STATE_FAILED', failure_reason = $2, provider_error_code = $3, update_time = $4,
-                 version = version + 1
+                 version = version + 1, next_try = case when $2 = 'FAILURE_REASON_OPTED_OUT' then clock.now() end
              where id = $1 and state = 'MESSAGE_STATE_SENDING'
              returning version, reminder_id
          ), closed as (

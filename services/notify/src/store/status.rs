@@ -63,7 +63,8 @@ pub async fn not_delivered(
 ) -> sqlx::Result<Option<Message>> {
     let version = sqlx::query_scalar!(
         "update notify.message
-         set state = $2, failure_reason = $3, provider_error_code = $4, update_time = $5, version = version + 1
+         set state = $2, failure_reason = $3, provider_error_code = $4, update_time = $5, version = version + 1,
+             next_try = case when $3 = 'FAILURE_REASON_OPTED_OUT' then clock.now() end
          where id = $1 and state = 'MESSAGE_STATE_SENT'
          returning version",
         message.id.uuid(),

@@ -6,6 +6,7 @@
 use proto::clinic::notify::v1::MessageKind;
 
 use super::Language;
+use crate::domain::notice::Answer;
 
 /// The text message of a kind; `None` = nobody is texted that.
 pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str> {
@@ -104,13 +105,38 @@ pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str
             "Le escribimos sobre sus citas. Responda con el número que pedimos. Responda STOP para no recibir \
              más.\n{clinic_name}, {clinic_phone}"
         }
-        (K::OptIn, English) => "You will get texts about your visits again. Reply STOP to get no more.",
+        (K::OptIn, English) => {
+            "You will get texts about your visits again. Reply STOP to get no more, HELP for help.\n{clinic_name}, \
+             {clinic_phone}"
+        }
         (K::OptIn, Spanish) => {
-            "Volverá a recibir mensajes sobre sus citas. Responda STOP para no recibir más."
+            "Volverá a recibir mensajes sobre sus citas. Responda STOP para no recibir más, HELP para \
+             ayuda.\n{clinic_name}, {clinic_phone}"
         }
         (K::OptOut, English) => "You will get no more texts from us. Reply START to get them again.",
         (K::OptOut, Spanish) => "No recibirá más mensajes nuestros. Responda START para recibirlos de nuevo.",
         (K::Inbound | K::Unspecified, English | Spanish) => return None,
+    })
+}
+
+/// What became of a reply, for {outcome}, about a visit on `date` at `time`; `None` = the answer is no outcome.
+pub(super) fn outcome(answer: &Answer, language: Language, date: &str, time: &str) -> Option<String> {
+    use Answer as A;
+    use Language::{English, Spanish};
+    Some(match (answer, language) {
+        (A::Confirmed, English) => format!("Thank you. We expect you on {date} at {time}."),
+        (A::Confirmed, Spanish) => format!("Gracias. Le esperamos el {date}, {time}."),
+        (A::Cancelled, English) => format!("Your visit on {date} at {time} is cancelled."),
+        (A::Cancelled, Spanish) => format!("Su cita del {date}, {time} queda cancelada."),
+        (A::Moved, English) => format!("Thank you. Your visit is now on {date} at {time}."),
+        (A::Moved, Spanish) => format!("Gracias. Su cita es ahora el {date}, {time}."),
+        (A::Taken, English) => "This time is not free any more. Please call us.".to_owned(),
+        (A::Taken, Spanish) => "Esa hora ya no está libre. Por favor, llámenos.".to_owned(),
+        (A::Gone, English) => "This visit was moved or has ended already.".to_owned(),
+        (A::Gone, Spanish) => "Esta cita ya fue cambiada o terminó.".to_owned(),
+        (A::Noted, English) => "Thank you, we have noted your answer.".to_owned(),
+        (A::Noted, Spanish) => "Gracias, hemos anotado su respuesta.".to_owned(),
+        (A::Which(_) | A::Help | A::OptedIn, English | Spanish) => return None,
     })
 }
 

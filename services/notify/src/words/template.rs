@@ -77,7 +77,8 @@ placeholders! {
     /// How long it holds.
     ExpiryMinutes = "expiry_minutes", "10";
     /// What became of a reply.
-    Outcome = "outcome", "Su cita del miércoles 30 de septiembre, 12:30 PM queda confirmada.";
+    Outcome = "outcome",
+        "Su cita del miércoles 30 de septiembre, 12:30 PM queda cancelada. Se aplica un cargo por cancelación tardía.";
     /// Visits that a reply may have meant, each with its digit.
     Choices = "choices", "1: mié 30 sep 12:30 PM, 2: jue 1 oct 12:30 PM, 3: vie 2 oct 12:30 PM";
 }

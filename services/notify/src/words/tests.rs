@@ -1,9 +1,11 @@
 //! What patients get to read.
 
 use chrono::TimeDelta;
+use kit::ids::ProviderId;
 
 use super::template::problems;
 use super::*;
+use crate::domain::notice::Alternative;
 
 const LANGUAGES: [Language; 2] = [Language::English, Language::Spanish];
 
@@ -13,21 +15,37 @@ fn kinds() -> impl Iterator<Item = MessageKind> {
 
 fn facts() -> Facts {
     let start: DateTime<Utc> = "2026-09-30T16:30:00Z".parse().expect("an instant");
-    let given = [
-        ("amount", "$1,000.00"),
-        ("delay_minutes", "120"),
-        ("code", "123456"),
-        ("expiry_minutes", "10"),
-        ("outcome", "OK"),
-        ("choices", "1: Mon, Jun 8 9:30 AM"),
-    ];
+    let given =
+        [("amount", "$1,000.00"), ("delay_minutes", "120"), ("code", "123456"), ("expiry_minutes", "10")];
     Facts {
         old_start: Some(start - TimeDelta::days(7)),
-        alternatives: [1, 2, 8].map(|days| start + TimeDelta::days(days)).to_vec(),
+        alternatives: [1, 2, 8].map(|days| start + TimeDelta::days(days)).map(alternative).to_vec(),
         offer_ends: Some(start),
         late_fee: true,
         given: given.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        answer: None,
     }
+}
+
+fn alternative(start: DateTime<Utc>) -> Alternative {
+    Alternative { provider: ProviderId::new(), start }
+}
+
+/// Every answer, to two visits where it names some.
+fn answers() -> [Answer; 9] {
+    let at = |text: &str| (text.parse().expect("an instant"), chrono_tz::America::New_York);
+    let visits = vec![at("2026-09-30T16:30:00Z"), at("2026-10-01T13:00:00Z")];
+    [
+        Answer::Confirmed,
+        Answer::Cancelled,
+        Answer::Moved,
+        Answer::Taken,
+        Answer::Gone,
+        Answer::Noted,
+        Answer::Which(visits),
+        Answer::Help,
+        Answer::OptedIn,
+    ]
 }
 
 /// About a Wednesday in September, at a time of two digits: the longest words.
@@ -66,7 +84,9 @@ fn a_reminder_tells_the_clinics_own_time() {
 fn every_text_fits_one_segment_whatever_the_clinic_is_called() {
     let facts = facts();
     let names = ["A", "Clínica Núñez", &"Very Long Name ".repeat(6), &"{date}".repeat(16), &"€".repeat(100)];
-    for kind in kinds() {
+    let told = kinds().map(|kind| (kind, facts.clone()));
+    let answered = answers().map(|answer| (answer.kind(), Facts { answer: Some(answer), ..facts.clone() }));
+    for (kind, facts) in told.chain(answered) {
         for language in LANGUAGES {
             for (name, form_open) in names.iter().flat_map(|name| [(name, false), (name, true)]) {
                 let text = text(kind, language, About { form_open, ..about(name, &facts) });
@@ -122,6 +142,24 @@ fn a_displaced_visit_offers_times_by_digits() {
     let expected = "Harbor: your visit Wed, Sep 30, 12:30 PM must move. Reply 1: Thu, Oct 1 12:30 PM, 2: Fri, Oct 2 12:30 PM, \
                     3: Thu, Oct 8 12:30 PM\nOr call +12025550100";
     assert_eq!(body, expected);
+}
+
+#[test]
+fn an_answer_says_what_was_done_and_a_question_offers_a_digit_for_each_visit() {
+    let body = |answer: Answer| {
+        let (kind, facts) = (answer.kind(), Facts { answer: Some(answer), ..Facts::default() });
+        text(kind, Language::English, about("Harbor", &facts)).body
+    };
+    let questions = "\nQuestions: Harbor, +12025550100";
+    assert_eq!(
+        body(Answer::Cancelled),
+        format!("Your visit on Wed, Sep 30 at 12:30 PM is cancelled.{questions}")
+    );
+    let [.., which, _, _] = answers();
+    assert_eq!(
+        body(which),
+        "Which visit do you mean? Reply 1: Wed, Sep 30 12:30 PM, 2: Thu, Oct 1 9:00 AM\nQuestions: +12025550100"
+    );
 }
 
 #[test]

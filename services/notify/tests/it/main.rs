@@ -2,6 +2,7 @@
 //! services it asks. E-mails go to a relay of the tests' own.
 
 mod callbacks;
+mod logs;
 mod mails;
 mod merges;
 mod notices;

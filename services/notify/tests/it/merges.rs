@@ -5,7 +5,9 @@ use kit::ids::PatientId;
 use notify::ports::Contact;
 use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentState};
 use proto::clinic::auth::v1::Role;
-use proto::clinic::notify::v1::{ListMessagesRequest, ListRemindersRequest, ReminderState};
+use proto::clinic::notify::v1::{
+    ListMessagesRequest, ListRemindersRequest, Message, MessageKind, MessageState, ReminderState,
+};
 use proto::clinic::patients::v1::{PatientChange, PatientChanged};
 
 use crate::{MockPatients, Suite, Visit, reachable};
@@ -36,6 +38,31 @@ async fn listed(suite: &Suite, own: PatientId, asked: PatientId) -> usize {
     let request = ListRemindersRequest { patient_id: asked.to_string(), ..Default::default() };
     let mut client = suite.call_as(Role::Patient, &own.to_string());
     client.list_reminders(request).await.map_or(0, |answer| answer.into_inner().reminders.len())
+}
+
+#[tokio::test]
+async fn news_that_wait_for_the_morning_reach_the_survivor_of_a_merge_in_the_night() {
+    let survivor = PatientId::new();
+    let mut patients = MockPatients::new();
+    patients.expect_contact().returning(move |asked| {
+        let phone = if asked == survivor { OTHER_PHONE } else { crate::PHONE };
+        Ok(Some(Contact { phone: Some(phone.to_owned()), ..reachable() }))
+    });
+    let suite = Suite::with(patients).await;
+    suite.servers.advance_to(crate::notices::next(&suite, 22)).await;
+    let visit = suite.visit();
+    let event =
+        AppointmentBooked { appointment: visit.facts(AppointmentState::Booked), ..Default::default() };
+    suite.happens(&visit, 1, &event).await;
+    suite.reminders_when(&visit, |r| r.len() == 2).await;
+    tell_merge(&suite, visit.patient, survivor).await;
+    suite.reminders_when(&visit, |r| r.iter().all(|r| r.patient_id == survivor.to_string())).await;
+    suite.servers.advance_to(crate::notices::next(&suite, 8)).await;
+    let sent = |told: &[Message]| told.iter().any(|message| message.state() == MessageState::Sent);
+    let told = suite.when_told(&visit, MessageKind::Booked, sent).await;
+    assert_eq!(told[0].patient_id, survivor.to_string());
+    let texts = suite.taken().await;
+    assert!(texts.len() == 1 && texts[0]["to"] == OTHER_PHONE, "{texts:?}");
 }
 
 #[tokio::test]

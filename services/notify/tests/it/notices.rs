@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::America::New_York;
 use kit::fields::timestamp;
-use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId};
+use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, ProviderId};
 use notify::ports::Contact;
 use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentRescheduled, AppointmentState,
@@ -21,18 +21,18 @@ use crate::sending::{booked_with_form, everyone};
 use crate::{MockPatients, PHONE, Suite, Visit, reachable};
 
 /// A suite where it is noon in New York, and no reminder of [`Suite::visit`] is near.
-async fn at_noon() -> Suite {
+pub(crate) async fn at_noon() -> Suite {
     let suite = Suite::start().await;
     to_noon(&suite).await;
     suite
 }
 
-async fn to_noon(suite: &Suite) {
+pub(crate) async fn to_noon(suite: &Suite) {
     suite.servers.advance_to(next(suite, 12)).await;
 }
 
 /// When clocks in New York show `hour` next, a day on at least.
-fn next(suite: &Suite, hour: u32) -> DateTime<Utc> {
+pub(crate) fn next(suite: &Suite, hour: u32) -> DateTime<Utc> {
     let day = suite.servers.clock.now().with_timezone(&New_York).date_naive() + chrono::Days::new(1);
     let local = day.and_hms_opt(hour, 0, 0).expect("a time of day");
     local.and_local_timezone(New_York).earliest().expect("no clock changes then").to_utc()
@@ -96,6 +96,7 @@ async fn a_displaced_visit_is_told_with_times_to_choose_from_and_a_kept_one_as_b
     suite.happens(&visit, 1, &booked(&visit)).await;
     suite.when_told(&visit, MessageKind::Booked, sent).await;
     let slot = |days| SlotOption {
+        provider_id: ProviderId::new().to_string(),
         interval: Some(Interval {
             start_time: Some(timestamp(visit.start + TimeDelta::days(days))),
             ..Default::default()

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use kit::ids::{AppointmentId, PatientId};
-use notify::replies::ports::{Holder, Holders, Visits, Wish};
+use notify::domain::notice::Alternative;
+use notify::replies::ports::{Cancelled, Holder, Holders, Moved, Visits, Wish};
 use uuid::Uuid;
 
 use crate::PHONE;
@@ -14,6 +15,7 @@ pub(crate) struct Others {
     at_phone: Mutex<Vec<Holder>>,
     wishes: Mutex<Vec<(PatientId, bool, String)>>,
     cancelled: Mutex<Vec<(AppointmentId, Uuid)>>,
+    moved: Mutex<Vec<(AppointmentId, Alternative)>>,
     /// Answers to come to cancellations that are lost.
     losses: Mutex<u32>,
 }
@@ -32,6 +34,11 @@ impl Others {
     /// Cancellations asked for, under the names they were asked by.
     pub(crate) fn cancelled(&self) -> Vec<(AppointmentId, Uuid)> {
         self.cancelled.lock().expect("held").clone()
+    }
+
+    /// Moves asked for, where to.
+    pub(crate) fn moved(&self) -> Vec<(AppointmentId, Alternative)> {
+        self.moved.lock().expect("held").clone()
     }
 
     /// Loses the next answer to a cancellation.
@@ -58,13 +65,26 @@ impl Visits for Others {
         Ok(!self.cancelled().iter().any(|(cancelled, _)| *cancelled == appointment))
     }
 
-    async fn cancel(&self, appointment: AppointmentId, request: Uuid) -> anyhow::Result<bool> {
+    async fn cancel(&self, appointment: AppointmentId, request: Uuid) -> anyhow::Result<Option<Cancelled>> {
         self.cancelled.lock().expect("held").push((appointment, request));
         let mut losses = self.losses.lock().expect("held");
         anyhow::ensure!(*losses == 0, {
             *losses -= 1;
             "the answer was lost"
         });
-        Ok(true)
+        Ok(Some(Cancelled { late_fee: true }))
+    }
+
+    /// The first to ask for a time gets it.
+    async fn move_to(
+        &self,
+        appointment: AppointmentId,
+        to: Alternative,
+        _request: Uuid,
+    ) -> anyhow::Result<Moved> {
+        let mut moved = self.moved.lock().expect("held");
+        let taken = moved.iter().any(|(_, other)| *other == to);
+        moved.push((appointment, to));
+        Ok(if taken { Moved::Taken } else { Moved::Done })
     }
 }

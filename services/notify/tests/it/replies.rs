@@ -1,19 +1,27 @@
 //! Texts received: consent, confirmations, cancellations, questions, and exchanges that end.
 
 use chrono::TimeDelta;
-use proto::clinic::appointments::v1::{AppointmentBooked, AppointmentCancelled, AppointmentState};
+use kit::fields::timestamp;
+use kit::ids::ProviderId;
+use notify::domain::notice::Alternative;
+use proto::clinic::appointments::v1::{
+    AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentRescheduled, AppointmentState,
+    SlotOption,
+};
 use proto::clinic::notify::v1::{
     DropReason, Message, MessageKind, MessageState, ReminderState, ReplyMeaning, ReplyReceived,
 };
+use proto::google::r#type::Interval;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::sending::{booked, due};
 use crate::{OWN_NUMBER, PHONE, Suite, Visit, World};
 
 impl Suite {
     /// A person at `phone` writes; answers the provider's id of the text.
-    async fn write_from(&self, phone: &str, body: &str) -> String {
+    pub(crate) async fn write_from(&self, phone: &str, body: &str) -> String {
         let url = format!("{}/sandbox/messages", self.provider);
         let text = json!({ "from": phone, "to": OWN_NUMBER, "body": body });
         let answer = reqwest::Client::new().post(url).json(&text).send().await.expect("the sandbox answers");
@@ -33,6 +41,19 @@ impl Suite {
         visit
     }
 
+    /// Texts about a visit that wait to be told.
+    async fn waiting_texts(&self, visit: &Visit) -> i64 {
+        let mut sql =
+            PgConnection::connect(&self.servers.database_url(notify::NAME)).await.expect("a connection");
+        sqlx::query_scalar(
+            "select count(*) from notify.notice where appointment_id = $1 and channel = 'CHANNEL_SMS'",
+        )
+        .bind(visit.id.uuid())
+        .fetch_one(&mut sql)
+        .await
+        .expect("counted")
+    }
+
     async fn told_of(&self) -> Visit {
         let visit = booked(self).await;
         self.others.at_phone(visit.patient);
@@ -40,7 +61,7 @@ impl Suite {
     }
 
     /// Messages of a kind, oldest first, once there are so many.
-    async fn of_kind(&self, kind: MessageKind, count: usize) -> Vec<Message> {
+    pub(crate) async fn of_kind(&self, kind: MessageKind, count: usize) -> Vec<Message> {
         testkit::until("messages of a kind", || async {
             let mut found = self.all_messages().await;
             found.retain(|message| message.kind() == kind && message.state() != MessageState::Sending);
@@ -61,7 +82,8 @@ async fn one_confirms_and_is_thanked() {
     let visit = suite.reminded().await;
     suite.write("1").await;
     let answer = suite.of_kind(MessageKind::ReplyOutcome, 1).await.remove(0);
-    assert!(answer.body.starts_with("Harbor Clinic: thank you. We expect you on "), "{}", answer.body);
+    assert!(answer.body.starts_with("Thank you. We expect you on "), "{}", answer.body);
+    assert!(answer.body.ends_with("\nQuestions: Harbor Clinic, +12025550100"), "{}", answer.body);
     assert_eq!(
         (answer.state(), answer.patient_id.as_str()),
         (MessageState::Sent, visit.patient.to_string().as_str())
@@ -99,7 +121,7 @@ async fn two_cancels_once_though_an_answer_is_lost() {
     suite.reminders_when(&visit, |r| r[1].state() == ReminderState::Dropped).await;
     suite.servers.advance(TimeDelta::minutes(1)).await;
     let answer = suite.of_kind(MessageKind::ReplyOutcome, 1).await.remove(0);
-    assert!(answer.body.contains("is cancelled."), "{}", answer.body);
+    assert!(answer.body.contains("is cancelled. A late cancellation fee applies.\n"), "{}", answer.body);
     let asked = suite.others.cancelled();
     assert_eq!(asked.len(), 2);
     assert_eq!((asked[0], asked[0].0), (asked[1], visit.id));
@@ -123,7 +145,7 @@ async fn a_shared_phone_is_asked_which_visit() {
     }
     suite.write("2").await;
     let question = suite.of_kind(MessageKind::ReplyChoice, 1).await.remove(0);
-    assert!(question.body.contains("which visit do you cancel? Reply 1: "), "{}", question.body);
+    assert!(question.body.starts_with("Which visit do you mean? Reply 1: "), "{}", question.body);
     assert!(suite.others.cancelled().is_empty());
     suite.write("9").await;
     suite.of_kind(MessageKind::Help, 1).await;
@@ -137,6 +159,50 @@ async fn a_shared_phone_is_asked_which_visit() {
     assert_eq!(meanings, expected);
     let about: Vec<_> = told.iter().map(|told| told.appointment_id.as_str()).collect();
     assert_eq!(about, ["", "", later.id.to_string().as_str()]);
+}
+
+#[tokio::test]
+async fn a_displaced_visit_takes_the_time_chosen_by_digit_and_a_time_that_is_gone_is_said_to_be() {
+    let suite = crate::notices::at_noon().await;
+    let provider = ProviderId::new();
+    for outcome in ["Thank you. Your visit is now on ", "This time is not free any more. "] {
+        let visit = suite.told_of().await;
+        let slot = |days| SlotOption {
+            provider_id: provider.to_string(),
+            interval: Some(Interval {
+                start_time: Some(timestamp(visit.start + TimeDelta::days(days))),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let displaced = AppointmentDisplaced {
+            appointment: visit.facts(AppointmentState::Displaced),
+            alternatives: vec![slot(1), slot(2)],
+            ..Default::default()
+        };
+        suite.happens(&visit, 2, &displaced).await;
+        let sent = |told: &[Message]| told.iter().any(|m| m.state() == MessageState::Sent);
+        suite.when_told(&visit, MessageKind::Displaced, sent).await;
+        suite.write("2").await;
+        let answer = suite.when_told(&visit, MessageKind::ReplyOutcome, sent).await.remove(0);
+        assert!(answer.body.starts_with(outcome), "{}", answer.body);
+        let chosen = Alternative { provider, start: visit.start + TimeDelta::days(2) };
+        assert_eq!(suite.others.moved().pop(), Some((visit.id, chosen)));
+        if !answer.body.starts_with("Thank you") {
+            return;
+        }
+        // What the patient has just been answered is no news.
+        let later = Visit { start: chosen.start, ..visit.clone() };
+        let moved = AppointmentRescheduled {
+            appointment: later.facts(AppointmentState::Booked),
+            previous: visit.facts(AppointmentState::Displaced),
+            ..Default::default()
+        };
+        suite.happens(&visit, 3, &moved).await;
+        suite.reminders_when(&visit, |r| r.len() == 4).await;
+        let news = suite.waiting_texts(&visit).await;
+        assert_eq!((news, suite.messages(&visit).await.len()), (0, 3));
+    }
 }
 
 #[tokio::test]
@@ -180,6 +246,9 @@ async fn a_number_that_has_opted_out_at_the_provider_is_left_alone() {
     let taken = suite.taken().await.into_iter().filter(|text| text["direction"] == "outbound-api");
     // The carrier's own confirmation is all that went out.
     assert_eq!(taken.count(), 1);
+    let wish = testkit::until("patients is told", async || suite.others.wishes().pop()).await;
+    assert!([first.patient, second.patient].contains(&wish.0) && !wish.1, "{wish:?}");
+    assert!(wish.2.contains("21610"), "{wish:?}");
     suite.servers.advance_to(first.start - TimeDelta::hours(2)).await;
     for visit in [&first, &second] {
         let reminders = suite.reminders_when(visit, |r| r[1].state() == ReminderState::Dropped).await;
@@ -202,7 +271,7 @@ async fn what_is_not_understood_is_explained_once() {
     let ended = helps.iter().filter(|help| help.drop_reason() == DropReason::Loop).count();
     assert_eq!((sent, ended, texts.len()), (1, odd.len() - 1, odd.len()));
     assert!(
-        helps[0].body.contains("Reply 1 to confirm, 2 to cancel, STOP to get no texts."),
+        helps[0].body.contains("Answer with the digit we ask for. Reply STOP to get no more texts."),
         "{}",
         helps[0].body
     );

@@ -149,6 +149,9 @@ async fn a_number_the_provider_refuses_fails_for_good() {
         (MessageState::Failed, FailureReason::OptedOut)
     );
     assert_eq!(messages[0].provider_error_code, "21610");
+    let wish = testkit::until("patients is told", async || suite.others.wishes().pop()).await;
+    let wording = "The SMS provider refused a text: 21610, the number has opted out.";
+    assert_eq!(wish, (visit.patient, false, wording.to_owned()));
     let events: Vec<MessageFailed> = testkit::collect(&suite.broker, "notify", 1).await;
     assert_eq!(
         (events[0].reason(), events[0].message_id.as_str()),

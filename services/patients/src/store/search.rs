@@ -2,9 +2,11 @@
 //!
 //! A search by name goes down in ranks: names that have every word asked for, then those that have some only as a beginning, then
 //! those a typo or two away, and, when nobody was found by then, those that merely sound alike. Within a rank patients are in
-//! order of their ids, so each rank ends as soon as a page is full, however many fit.
+//! order of their [`Place`], which the index knows by slices of all patients: a rank is read slice by slice until a page is full,
+//! so that what thousands fit costs no more than what a hundred do.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use chrono::NaiveDate;
 use sqlx::PgConnection;
@@ -19,8 +21,16 @@ use crate::seal::Keys;
 const MAX_WORDS: usize = 8;
 /// Conditions the index is asked with: one for each word, the last for all that remain. It passes over what one of them rules out.
 const CONDITIONS: usize = 4;
-/// Longer words that are spelled out for a beginning at most; where there are more, so many patients fit that it needs no help.
+/// Longer words that are spelled out for a beginning at most; where there are more, the index looks for the beginning itself.
 const MAX_BEGINNINGS: usize = 64;
+/// Letters of a beginning that the index has as a word of its own, at most.
+const INDEXED_LETTERS: usize = 3;
+/// Slices that the patients are in, by the last byte of the id.
+const SLICES: usize = 256;
+/// Slices named one by one to the index at most; of more, all that are left are read.
+const MAX_NAMED_SLICES: usize = 64;
+/// How much more than the slices before promise is read next, so that it mostly is enough.
+const SPARE: usize = 2;
 /// Words that one may be mistyped for, at most.
 const MAX_TYPOS: usize = 24;
 /// How alike a word must be to what was asked for to be found when nothing else is, 0 to 1, and how many such words at most.
@@ -87,11 +97,20 @@ impl Word {
         Self { text: text.to_owned(), beginnings: None, typos: vec![], alike: vec![] }
     }
 
-    /// The tsquery of what fits at `rank` and not better; `None` = nothing does.
+    /// The tsquery of what it is the beginning of, itself included.
+    fn begun(&self) -> String {
+        if self.text.chars().count() <= INDEXED_LETTERS {
+            format!("'^{}'", self.text)
+        } else {
+            format!("{}:*", lexeme(&self.text))
+        }
+    }
+
+    /// The tsquery of what fits at `rank` and not better, or only as well as [`Name::above`] rules out; `None` = nothing does.
     fn at(&self, rank: Rank) -> Option<String> {
         match (rank, &self.beginnings) {
             (Rank::Exact, _) => Some(lexeme(&self.text)),
-            (Rank::Beginning, None) => Some(format!("{}:*", lexeme(&self.text))),
+            (Rank::Beginning, None) => Some(self.begun()),
             (Rank::Beginning, Some(words)) => any_of(words),
             (Rank::Typo, _) => any_of(&self.typos),
             (Rank::Alike, _) => any_of(&self.alike),
@@ -103,7 +122,7 @@ impl Word {
         let parts = Rank::ALL.into_iter().filter(|better| *better <= rank).filter_map(|r| match r {
             // As a beginning it includes itself.
             Rank::Exact if rank > Rank::Exact => None,
-            Rank::Beginning => Some(format!("{}:*", lexeme(&self.text))),
+            Rank::Beginning => Some(self.begun()),
             _ => self.at(r),
         });
         format!("({})", parts.collect::<Vec<_>>().join(" | "))
@@ -149,7 +168,7 @@ impl Name {
     }
 }
 
-/// Patients who fit, with their scores in thousandths, best first, then by id.
+/// Patients who fit, with their scores in thousandths, best first, then by [`Place`].
 pub async fn search(
     tx: &mut PgConnection,
     keys: &Keys,
@@ -163,7 +182,8 @@ pub async fn search(
     let mut words: Vec<_> = words.into_iter().take(MAX_WORDS).map(Word::new).collect();
     let among = among(tx, keys, criteria).await?;
     if words.is_empty() {
-        let ids = page(tx, Name::default(), among.as_deref(), after.map(|(_, id)| id), limit).await?;
+        let start = after.map(|(_, id)| Place::of(id));
+        let ids = page(tx, &Name::default(), among.as_deref(), start, limit as usize).await?;
         return Ok(ids.into_iter().map(|id| (id, Rank::Exact.score())).collect());
     }
     let (mut found, mut read) = (vec![], Rank::Exact);
@@ -183,8 +203,8 @@ pub async fn search(
             words_alike(tx, &mut words).await?;
         }
         let Some(name) = Name::at(&words, rank) else { continue };
-        let start = after.filter(|(score, _)| *score == rank.score()).map(|(_, id)| id);
-        let ids = page(tx, name, among.as_deref(), start, limit - found.len() as i64).await?;
+        let start = after.filter(|(score, _)| *score == rank.score()).map(|(_, id)| Place::of(id));
+        let ids = page(tx, &name, among.as_deref(), start, limit as usize - found.len()).await?;
         found.extend(ids.into_iter().map(|id| (id, rank.score())));
     }
     Ok(found)
@@ -275,35 +295,92 @@ async fn among(tx: &mut PgConnection, keys: &Keys, criteria: &Criteria) -> Resul
     Ok(among.map(Vec::from_iter))
 }
 
-/// The next patients by id who fit `name` and are among those given, if any are.
+/// The next patients who fit `name` and are among those given, if any are.
+///
+/// Among all patients the first slice tells how many more to read at once: in two or three steps the page is full, or all are read
+/// because they are few.
 async fn page(
     tx: &mut PgConnection,
-    name: Name,
+    name: &Name,
     among: Option<&[Uuid]>,
-    after: Option<Uuid>,
-    limit: i64,
+    after: Option<Place>,
+    limit: usize,
 ) -> sqlx::Result<Vec<Uuid>> {
-    let Name { all: [first, second, third, rest], above } = name;
+    let first = after.map_or(0, |after| usize::from(after.slice));
+    let (mut slices, mut found, mut fit) = (first..first + 1, vec![], 0);
+    if among.is_some() {
+        slices.end = SLICES;
+    }
+    while !slices.is_empty() {
+        let more = fitting(tx, name, among, &slices).await?;
+        fit += more.len();
+        let places = more.into_iter().map(Place::of).filter(|place| {
+            slices.contains(&usize::from(place.slice)) && after.is_none_or(|after| *place > after)
+        });
+        found.extend(places);
+        if found.len() >= limit {
+            break;
+        }
+        let (read, missing) = (slices.end - first, limit - found.len());
+        let promising = (missing * SPARE * read).div_ceil(fit.max(1));
+        let next = if promising > MAX_NAMED_SLICES { SLICES } else { slices.end + promising };
+        slices = slices.end..next.min(SLICES);
+    }
+    found.sort_unstable();
+    found.truncate(limit);
+    Ok(found.into_iter().map(|place| place.id).collect())
+}
+
+/// Where a patient stands among those who fit equally well: by the slice, then by id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    slice: u8,
+    id: Uuid,
+}
+
+impl Place {
+    fn of(id: Uuid) -> Self {
+        let [.., slice] = *id.as_bytes();
+        Self { slice, id }
+    }
+}
+
+/// Patients who fit in these slices, and, when these are too many to name, perhaps in others; in no order. They are gathered before
+/// any is answered, for else the planner might walk through all patients until it has met enough.
+async fn fitting(
+    tx: &mut PgConnection,
+    name: &Name,
+    among: Option<&[Uuid]>,
+    slices: &Range<usize>,
+) -> sqlx::Result<Vec<Uuid>> {
+    let Name { all, above } = name;
+    // With a slice the index is asked for all at once: it starts from what is rarest, and the slice mostly is.
+    let sliced = (slices.len() <= MAX_NAMED_SLICES && among.is_none()).then(|| {
+        let slices: Vec<_> = slices.clone().map(|slice| format!("'#{slice:x}'")).collect();
+        let slices = format!("({})", slices.join(" | "));
+        all.iter().flatten().cloned().chain([slices]).collect::<Vec<_>>().join(" & ")
+    });
+    let [first, second, third, rest] = if sliced.is_some() { &Default::default() } else { all };
     sqlx::query_scalar!(
-        "select id from patients.patient
-         where merged_into is null
-           and ($1::text is null or words @@ $1::text::tsquery)
-           and ($2::text is null or words @@ $2::text::tsquery)
-           and ($3::text is null or words @@ $3::text::tsquery)
-           and ($4::text is null or words @@ $4::text::tsquery)
-           and ($5::text is null or not words @@ $5::text::tsquery)
-           and ($6::uuid[] is null or id = any($6))
-           and ($7::uuid is null or id > $7)
-         order by id
-         limit $8",
-        first,
-        second,
-        third,
-        rest,
-        above,
+        r#"with fits as materialized (
+               select id from patients.patient
+               where merged_into is null
+                 and ($1::text is null or words @@ $1::text::tsquery)
+                 and ($2::text is null or words @@ $2::text::tsquery)
+                 and ($3::text is null or words @@ $3::text::tsquery)
+                 and ($4::text is null or words @@ $4::text::tsquery)
+                 and ($5::text is null or not words @@ $5::text::tsquery)
+                 and ($6::uuid[] is null or id = any($6))
+                 and ($7::text is null or words @@ $7::text::tsquery)
+           )
+           select id as "id!" from fits"#,
+        first.as_deref(),
+        second.as_deref(),
+        third.as_deref(),
+        rest.as_deref(),
+        above.as_deref(),
         among,
-        after,
-        limit
+        sliced
     )
     .fetch_all(tx)
     .await

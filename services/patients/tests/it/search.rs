@@ -1,7 +1,9 @@
 //! Finding patients whose names are half remembered.
 
+use std::collections::BTreeSet;
+
 use proto::clinic::auth::v1::Role;
-use proto::clinic::patients::v1::{Patient, SearchPatientsRequest};
+use proto::clinic::patients::v1::{Patient, RegisterPatientRequest, SearchPatientsRequest};
 use proto::google::r#type::Date;
 use tonic::Code;
 
@@ -125,4 +127,67 @@ async fn pages_follow_each_other_without_repeating_anyone() {
     }
     seen.sort();
     assert_eq!(seen, ["King0", "King1", "King2", "King3", "King4"]);
+}
+
+/// Registers so many of one name, each born on another day.
+async fn namesakes(suite: &Suite, given_name: &'static str, count: u32) {
+    const AT_ONCE: u32 = 12;
+    let tasks = (0..AT_ONCE).map(|task| {
+        let mut desk = suite.desk();
+        tokio::spawn(async move {
+            for n in (task..count).step_by(AT_ONCE as usize) {
+                let born = Date { year: 1930 + n as i32 / 28, month: 1, day: 1 + n as i32 % 28 };
+                let patient = Patient { birth_date: Some(born), ..someone(given_name, "King", "") };
+                let request = RegisterPatientRequest { patient: Some(patient), ..Default::default() };
+                desk.register_patient(request).await.expect("registered");
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+}
+
+/// Every page of a search: ids with scores, and the sizes of the pages.
+async fn paged(suite: &Suite, request: &SearchPatientsRequest) -> (Vec<(String, i32)>, Vec<usize>) {
+    let (mut request, mut found, mut sizes) = (request.clone(), vec![], vec![]);
+    loop {
+        let page = suite.desk().search_patients(request.clone()).await.expect("a page").into_inner();
+        sizes.push(page.matches.len());
+        let scored =
+            page.matches.into_iter().map(|m| (m.patient.expect("shown").id, (m.score * 1e3).round() as i32));
+        found.extend(scored);
+        if page.next_page_token.is_empty() {
+            return (found, sizes);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+#[tokio::test]
+async fn hundreds_of_one_name_come_page_by_page_each_once_and_in_one_order() {
+    const ADAS: u32 = 300;
+    const ADAMS: u32 = 100;
+    let suite = Suite::start().await;
+    tokio::join!(namesakes(&suite, "Ada", ADAS), namesakes(&suite, "Adam", ADAMS));
+    for (query, exact, all) in [
+        ("king", ADAS + ADAMS, ADAS + ADAMS),
+        ("ada", ADAS, ADAS + ADAMS),
+        ("king ada", ADAS, ADAS + ADAMS),
+        ("a k", 0, ADAS + ADAMS),
+        ("adam", ADAMS, ADAS + ADAMS),
+    ] {
+        let (whole, _) = paged(&suite, &SearchPatientsRequest { page_size: 500, ..by_name(query) }).await;
+        assert_eq!(whole.len(), all as usize, "{query}");
+        assert_eq!(whole.iter().collect::<BTreeSet<_>>().len(), whole.len(), "{query}: nobody twice");
+        assert!(whole.is_sorted_by(|one, next| one.1 >= next.1), "{query}");
+        let best = whole.iter().filter(|(_, score)| *score == 1000).count();
+        assert_eq!(best, exact as usize, "{query}");
+        for page_size in [7, 100] {
+            let (found, sizes) = paged(&suite, &SearchPatientsRequest { page_size, ..by_name(query) }).await;
+            assert_eq!(found, whole, "{query} by {page_size}");
+            let (_, full) = sizes.split_last().expect("a page");
+            assert!(full.iter().all(|size| *size == page_size as usize), "{query}: {sizes:?}");
+        }
+    }
 }

@@ -3,9 +3,8 @@
 
 use chrono::{NaiveDateTime, Offset as _, TimeZone as _};
 use chrono_tz::{OffsetComponents as _, Tz, TzOffset};
-use kit::ical::Lines;
+use kit::ical::{Lines, local, offset};
 
-use super::local;
 use crate::domain::span::{Minute, Span, instant};
 use crate::domain::zone;
 
@@ -85,12 +84,6 @@ fn observances(zone: Tz, span: Span) -> Vec<Observance> {
         at = zone::next_change(zone, at, current, end);
     }
     found
-}
-
-/// Such as `-0330`.
-fn offset(minutes: Minute) -> String {
-    let sign = if minutes < 0 { '-' } else { '+' };
-    format!("{sign}{:02}{:02}", minutes.abs() / 60, minutes.abs() % 60)
 }
 
 #[cfg(test)]
