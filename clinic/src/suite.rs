@@ -147,6 +147,7 @@ impl Suite {
             patients_url: urls.patients.clone(),
             billing_url: urls.billing.clone(),
             offer_minutes: appointments::OFFER_MINUTES,
+            alternative_minutes: appointments::ALTERNATIVE_MINUTES,
         };
         tasks.spawn(appointments::run(appointments_port, appointments, clock.clone(), stop.clone()));
         let patients = patients::Config {

@@ -144,6 +144,7 @@ pub struct Reservation {
     pub displaced_reasons: Vec<String>,
     pub overridden: Vec<String>,
     pub judge_at: Option<i64>,
+    pub work_list_at: Option<DateTime<Utc>>,
     /// When it was read or made, by the clock that all replicas share.
     pub read_at: DateTime<Utc>,
 }
@@ -290,6 +291,7 @@ impl NewReservation {
             displaced_reasons: vec![],
             overridden: self.overridden,
             judge_at: None,
+            work_list_at: None,
             read_at: now,
         }
     }

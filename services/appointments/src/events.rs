@@ -49,7 +49,7 @@ fn facts(row: &Reservation) -> Option<AppointmentFacts> {
     })
 }
 
-/// A slot was taken: held, or booked at once.
+/// A slot was taken: held for whoever asked for it, or instead of a displaced visit, or booked at once.
 pub(crate) fn taken(row: &Reservation) -> Event {
     if row.state == State::Booked {
         return booked(row);
@@ -88,7 +88,7 @@ pub(crate) fn released(row: &Reservation) -> Event {
 }
 
 /// Time is offered to a patient who waits for it.
-pub(crate) fn offered(row: &Reservation, offer: &Offer) -> Event {
+fn offered(row: &Reservation, offer: &Offer) -> Event {
     let event = WaitlistOffered {
         offer_id: row.id.to_string(),
         version: row.version,
@@ -99,6 +99,22 @@ pub(crate) fn offered(row: &Reservation, offer: &Offer) -> Event {
         auto_book: offer.auto_book,
     };
     Event::new(&event)
+}
+
+/// Time is kept for a patient, who is told by this or, of a displaced visit, by what displaces it.
+pub(crate) fn kept(row: &Reservation, offer: &Offer) -> Event {
+    match offer.entry_id {
+        Some(_) => offered(row, offer),
+        None => taken(row),
+    }
+}
+
+/// It is kept no longer.
+pub(crate) fn no_longer_kept(row: &Reservation, offer: &Offer) -> Event {
+    match offer.entry_id {
+        Some(_) => offer_closed(row, offer),
+        None => released(row),
+    }
 }
 
 /// An offer ended, as it now says.
@@ -141,7 +157,11 @@ pub(crate) fn reassigned(row: &Reservation, previous: PatientId) -> Event {
 /// Why a displaced visit no longer fits its calendar, or its patient.
 pub(crate) fn displacement(row: &Reservation) -> Option<Displacement> {
     let found = row.displaced_at.filter(|_| row.state == State::Displaced)?;
-    Some(Displacement { reasons: row.displaced_reasons.clone(), displace_time: Some(timestamp(found)) })
+    Some(Displacement {
+        reasons: row.displaced_reasons.clone(),
+        displace_time: Some(timestamp(found)),
+        work_list_time: row.work_list_at.map(timestamp),
+    })
 }
 
 /// A visit no longer fits its calendar.

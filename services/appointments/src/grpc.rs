@@ -307,6 +307,7 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
     fields.ensure(some, "patient_id", "one of patient_id, clinic_id, provider_id and room_id is required");
     fields.check()?;
     let page = Page::parse(request.page_size, &request.page_token)?;
-    let filter = Filter { patient, clinic, provider, room, date, from, until, states };
+    let on_work_list = request.on_work_list;
+    let filter = Filter { patient, clinic, provider, room, date, from, until, states, on_work_list };
     Ok(List { filter, latest_first: request.latest_first, page })
 }

@@ -32,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-pub use config::{Config, OFFER_MINUTES};
+pub use config::{ALTERNATIVE_MINUTES, Config, OFFER_MINUTES};
 
 /// Name of the service: its schema, role and event context.
 pub const NAME: &str = "appointments";
@@ -59,7 +59,8 @@ pub async fn run(
     });
     let app =
         app::App::new(platform.db.clone().by_key(), clock, remote.clone(), remote.clone(), remote, stop)
-            .offering_for(Duration::from_secs(config.offer_minutes * 60));
+            .offering_for(Duration::from_mins(config.offer_minutes))
+            .holding_alternatives_for(Duration::from_mins(config.alternative_minutes));
     events::follow(&platform, &app);
     platform.spawn(app.clone().work());
     platform.spawn(app.clone().feed());

@@ -31,7 +31,7 @@ macro_rules! reservations {
                       r.charge_id as "charge_id: _", r.payment_method_id as "payment_method_id: _",
                       r.driven_until, r.attempt_id, r.cancel_received_at, r.cancelled_by_clinic, r.fee_due,
                       r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.decline_code,
-                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at,
+                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at, r.work_list_at,
                       (select clock.now()) as "read_at!"
                from appointments.reservation r "# + $tail $(+ $more)*
             $(, $bind)*
@@ -68,8 +68,10 @@ macro_rules! change {
     };
 }
 
+mod alternatives;
 mod at_once;
 mod calendar;
+mod counts;
 mod drive;
 mod freed;
 mod handover;
@@ -78,8 +80,10 @@ mod intake;
 mod list;
 mod waitlist;
 
+pub use alternatives::{alternatives, free_of, lock_alternatives, put_on_work_list, without_displacement};
 pub use at_once::{confirm_at_once, take_at_once};
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
+pub use counts::{Counts, counts};
 pub use drive::{Standing, drive, note_copay, take_over};
 pub use freed::{
     Candidate, Freed, Stretch, Wanted, candidates, claim_freed, free_calendar, free_place, freed_done,
@@ -341,7 +345,7 @@ pub async fn relocate(
         "update appointments.reservation
          set version = $10, state = $11, clinic_id = $12, provider_id = $13, room_id = $14, visit = $15, occupied = $16,
              visit_date = $17, time_zone = $18, calendar_version = $19, fee_start = $20, overridden = $21,
-             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = $22, patient_id = $23
+             displaced_at = null, displaced_reasons = '{}', judge_at = null, work_list_at = null, updated_at = $22, patient_id = $23
          where id = $9"; also ",
              freed as (
                  insert into appointments.freed (provider_id, clinic_id, time_zone, free)
@@ -415,7 +419,7 @@ pub async fn save(
          set version = $10, state = $11, hold_expires_at = $12, copay = $13, charge_id = $14, driven_until = null,
              cancel_received_at = $15, cancelled_by_clinic = $16, fee_due = $17, checked_in_at = $18, closed_at = $19,
              calendar_version = $20, displaced_at = $21, displaced_reasons = $22, judge_at = $23, updated_at = $24,
-             patient_id = $25
+             patient_id = $25, work_list_at = $26
          where id = $9"; also ",
              freed as (
                  insert into appointments.freed (provider_id, clinic_id, time_zone, free)
@@ -439,6 +443,7 @@ pub async fn save(
         row.judge_at,
         row.updated_at,
         row.patient_id.uuid(),
+        row.work_list_at,
     );
     saved.fetch_one(conn).await.map(drop)
 }

@@ -187,5 +187,6 @@ pub(crate) fn offer(offer: &Offer, row: &Reservation) -> pb::Offer {
         replaces_appointment_id: offer.replaces_id.map(|a| a.to_string()).unwrap_or_default(),
         appointment_id: offer.led_to().map(|a| a.to_string()).unwrap_or_default(),
         create_time: Some(timestamp(offer.made_at)),
+        preference: offer.preference.unwrap_or_default().into(),
     }
 }

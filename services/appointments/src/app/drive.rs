@@ -260,7 +260,8 @@ impl App {
             self.keep_at(Job::Bookings),
             self.keep_at(Job::Visits),
             self.keep_at(Job::Calendars),
-            self.keep_at(Job::Waitlist)
+            self.keep_at(Job::Waitlist),
+            self.keep_counting()
         );
     }
 
@@ -301,7 +302,8 @@ impl App {
 
     async fn look_at_visits(&self) -> Result<(), Error> {
         self.judge_marked().await?;
-        self.hand_over_due().await
+        self.hand_over_due().await?;
+        self.look_at_displaced().await
     }
 
     async fn look_at_bookings(&self) -> Result<(), Error> {

@@ -14,6 +14,7 @@ use kit::ids::{AppointmentId, PatientId, WaitlistEntryId};
 use kit::merges;
 use sqlx::PgConnection;
 
+use super::alternatives::{self, Held};
 use super::{App, step, waitlist};
 use crate::domain::waitlist::EntryState;
 use crate::domain::{Clash, Conflict, NewReservation, Reservation, State};
@@ -71,6 +72,7 @@ impl App {
             row.displaced_reasons.retain(|reason| !Conflict::is_own_rule(reason));
             if row.displaced_reasons.is_empty() {
                 row.displaced_at = None;
+                alternatives::release(&mut tx, row.id, By::default()).await?;
                 step(&mut row, State::Booked)?;
             }
         }
@@ -116,20 +118,29 @@ impl App {
 
     /// Puts a booking that cannot pass on the front desk's list.
     async fn displace(&self, seen: Reservation, clashes: &[Clash]) -> Result<(), Error> {
-        let alternatives = self.alternatives(&seen).await;
-        let mut tx = self.db.begin().await?;
-        let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(()) };
-        if row.version != seen.version {
-            // It moved on; the next look sees how it stands.
+        let held = self.hold_alternatives(&seen).await;
+        let displaced = self.try_displace(&seen, clashes, &held).await;
+        if matches!(displaced, Ok(true)) {
             return Ok(());
+        }
+        self.give_back(&held).await?;
+        displaced.map(drop)
+    }
+
+    /// False when it moved on; the next look sees how it stands.
+    async fn try_displace(&self, seen: &Reservation, clashes: &[Clash], held: &Held) -> Result<bool, Error> {
+        let mut tx = self.db.begin().await?;
+        let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(false) };
+        if row.version != seen.version {
+            return Ok(false);
         }
         row.displaced_at = Some(self.now());
         row.displaced_reasons = clashes.iter().map(|clash| clash.rule.reason().to_owned()).collect();
         step(&mut row, State::Displaced)?;
-        let tell = |row: &Reservation| events::displaced(row, alternatives);
+        let tell = |row: &Reservation| events::displaced(row, held.told());
         store::save(&mut tx, &mut row, By::default(), tell).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(true)
     }
 }
 

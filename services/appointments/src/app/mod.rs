@@ -1,9 +1,12 @@
 //! The use cases. Each owns its transactions; no remote call is ever made inside one.
 
+mod alternatives;
 mod board;
 mod book;
+mod counts;
 mod drive;
 mod judge;
+mod keep;
 mod merge;
 mod offers;
 mod read;
@@ -31,7 +34,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::waitlist::{OFFER_TTL, OfferState};
+use crate::domain::waitlist::{ALTERNATIVE_TTL, OFFER_TTL, OfferState};
 use crate::domain::{NewReservation, Reservation, State};
 use crate::error::Error;
 use crate::ports::{Billing, Patients, Scheduling};
@@ -59,6 +62,7 @@ pub struct App {
     /// Time became free that someone may wait for.
     pub(crate) freed: Arc<Notify>,
     offer_ttl: Duration,
+    alternative_ttl: Duration,
     feed: board::Feed,
 }
 
@@ -82,6 +86,7 @@ impl App {
             marked: Arc::default(),
             freed: Arc::default(),
             offer_ttl: OFFER_TTL,
+            alternative_ttl: ALTERNATIVE_TTL,
             feed: board::Feed::default(),
         }
     }
@@ -89,6 +94,11 @@ impl App {
     /// The same with offers that hold their time for so long.
     pub fn offering_for(self, offer_ttl: Duration) -> Self {
         Self { offer_ttl, ..self }
+    }
+
+    /// The same with places that are held for so long instead of displaced visits.
+    pub fn holding_alternatives_for(self, alternative_ttl: Duration) -> Self {
+        Self { alternative_ttl, ..self }
     }
 
     /// The present instant, for what replicas do not race for.
@@ -159,6 +169,7 @@ fn step(row: &mut Reservation, next: State) -> Result<(), Error> {
         return Err(Error::WrongState { id: row.id, state: row.state });
     }
     row.state = next;
+    row.work_list_at = None;
     if !matches!(next, State::Held | State::Offered) {
         row.hold_expires_at = None;
     }

@@ -327,7 +327,7 @@ pub(super) async fn close(
     };
     step(row, next)?;
     let offer = store::close_offer(tx, row.id.uuid().into(), outcome, by.actor, led_to).await?;
-    store::save(tx, row, by, |row| events::offer_closed(row, &offer)).await?;
+    store::save(tx, row, by, |row| events::no_longer_kept(row, &offer)).await?;
     Ok(offer)
 }
 

@@ -10,19 +10,19 @@ use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 use futures::StreamExt as _;
 use kit::fields::timestamp;
-use kit::ids::{AppointmentId, ClinicId, OfferId, PatientId, ServiceTypeId, WaitlistEntryId};
+use kit::ids::{AppointmentId, ClinicId, PatientId, ServiceTypeId, WaitlistEntryId};
 use kit::status::Error as KitError;
 use proto::clinic::scheduling::v1::{BlockCode, CheckSlotRequest};
-use sqlx::PgConnection;
 
+use super::App;
 use super::book::{CALENDAR_PAUSE, Judged, Slot, judged};
-use super::{App, look};
+use super::keep::{Made, Proposal};
+use crate::domain::Span;
 use crate::domain::matching::{Wish, fill};
-use crate::domain::waitlist::{LEAST_NOTICE, Length, Offer, OfferState, next_offer_time};
-use crate::domain::{Conflict, NewReservation, Span, State};
+use crate::domain::waitlist::{LEAST_NOTICE, Length, next_offer_time};
 use crate::error::Error;
-use crate::store::{By, Candidate, Freed, Stretch};
-use crate::{events, store};
+use crate::store;
+use crate::store::{Candidate, Freed, Stretch};
 
 /// Notes, or offers, that one look takes.
 pub(super) const BATCH: i64 = 50;
@@ -46,20 +46,6 @@ pub(super) struct Known {
     hopeless: HashSet<ServiceTypeId>,
     /// Entries that turned out not to want anything now.
     skipped: HashSet<WaitlistEntryId>,
-}
-
-/// What became of an attempt to make an offer.
-enum Made {
-    /// It is made.
-    Yes,
-    /// Someone was faster at the provider.
-    Taken,
-    /// No suitable room is free.
-    NoRoom,
-    /// The entry cannot have it.
-    NotTheirs,
-    /// The calendar moved on.
-    Stale,
 }
 
 /// How a round ended.
@@ -218,13 +204,22 @@ impl App {
         for (candidate, start) in places {
             let kind = candidate.entry.service_type_id;
             let Some(Some(judged)) = known.places.get(&(kind, *start)) else { continue };
-            match self.offer(candidate, judged).await? {
-                Made::Yes | Made::Taken => {}
+            let entry = &candidate.entry;
+            let proposal = Proposal {
+                patient: entry.patient_id,
+                entry: Some(entry.id),
+                replaces: entry.replaces_id,
+                preference: None,
+                auto_book: entry.auto_book,
+                payment_method: entry.payment_method_id,
+            };
+            match self.keep(&proposal, judged).await? {
+                Made::Yes(_) | Made::Taken => {}
                 Made::NoRoom => {
                     known.places.insert((kind, *start), None);
                 }
                 Made::NotTheirs => {
-                    known.skipped.insert(candidate.entry.id);
+                    known.skipped.insert(entry.id);
                 }
                 Made::Stale => {
                     known.places.remove(&(kind, *start));
@@ -263,75 +258,6 @@ impl App {
         // Whose it will be is said when it is offered.
         let nobody = PatientId::from(uuid::Uuid::nil());
         Ok(Some(judged(slot, nobody, AppointmentId::new(), answer)?))
-    }
-
-    /// Holds a place for whoever waits, and tells.
-    async fn offer(&self, candidate: &Candidate, judged: &Judged) -> Result<Made, Error> {
-        let mut tx = self.db.begin().await?;
-        let made = self.try_offer(&mut tx, candidate, judged).await?;
-        if matches!(made, Made::Yes) {
-            tx.commit().await?;
-        }
-        Ok(made)
-    }
-
-    /// One attempt. Nothing is kept of a refusal, for the caller rolls back.
-    async fn try_offer(
-        &self,
-        tx: &mut PgConnection,
-        candidate: &Candidate,
-        judged: &Judged,
-    ) -> Result<Made, Error> {
-        let Some(&(provider, version)) = judged.providers.first() else { return Ok(Made::NoRoom) };
-        let entry = &candidate.entry;
-        let new = NewReservation {
-            id: AppointmentId::new(),
-            state: State::Offered,
-            patient_id: entry.patient_id,
-            payment_method_id: entry.payment_method_id,
-            ..judged.new.clone()
-        };
-        let mut look = look(tx, &new, provider, &judged.rooms).await?;
-        if look.calendar_seen > version {
-            return Ok(Made::Stale);
-        }
-        if look.merged_into.is_some() {
-            return Ok(Made::NotTheirs);
-        }
-        for _ in 0..=judged.rooms.len() {
-            let Some(room) = look.room else { return Ok(Made::NoRoom) };
-            let mut row = new.clone().placed((provider, version), room, look.now);
-            let expires_at = (look.now + self.offer_ttl).trunc_subsecs(0);
-            row.hold_expires_at = Some(expires_at);
-            let offer = Offer {
-                id: OfferId::from(row.id.uuid()),
-                entry_id: Some(entry.id),
-                state: OfferState::Open,
-                patient_id: entry.patient_id,
-                service_type_id: entry.service_type_id,
-                clinic_id: row.clinic_id,
-                provider_id: provider,
-                starts_at: row.start,
-                replaces_id: entry.replaces_id,
-                preference: None,
-                auto_book: entry.auto_book,
-                made_at: look.now,
-                expires_at,
-            };
-            match store::insert(tx, &row, By::default(), &events::offered(&row, &offer)).await {
-                Ok(true) if store::make_offer(tx, &offer).await? => return Ok(Made::Yes),
-                Ok(true) => return Ok(Made::NotTheirs),
-                Ok(false) => {}
-                Err(error) if store::is_deadlock(&error) => return Ok(Made::Stale),
-                Err(error) => return Err(error.into()),
-            }
-            let clashes = store::conflicts(tx, &new, provider, &judged.rooms).await?;
-            if clashes.iter().any(|clash| clash.rule == Conflict::Provider) {
-                return Ok(Made::Taken);
-            }
-            look = store::look(tx, &new, provider, &judged.rooms).await?;
-        }
-        Ok(Made::NoRoom)
     }
 
     pub(super) async fn done(&self, freed: &Freed) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot, Taken, no_room};
-use super::{App, Change, look, offers, open, staff_only};
+use super::{App, Change, alternatives, look, offers, open, staff_only};
 use crate::domain::{Reservation, State};
 use crate::error::Error;
 use crate::store::By;
@@ -90,8 +90,8 @@ pub(super) fn movable(row: &Reservation) -> Result<(), Error> {
     }
 }
 
-/// One attempt, perhaps to the time that an open offer holds, which is accepted by it. Nothing is kept of a refusal, for the caller
-/// rolls back.
+/// One attempt, perhaps to the time that an open offer holds, which is accepted by it. What is held instead of a displaced visit goes
+/// with the move. Nothing is kept of a refusal, for the caller rolls back.
 pub(super) async fn try_move(
     tx: &mut PgConnection,
     caller: &Caller,
@@ -109,16 +109,27 @@ pub(super) async fn try_move(
     let places: Vec<Uuid> = own.into_iter().chain(rooms.iter().copied()).collect();
     store::lock_places(tx, &places).await?;
     // Before the row: a calendar's event takes the two in this order.
-    if let Some(offer) = offer {
+    let mut taken = offer;
+    let leaves = before.state == State::Displaced;
+    if offer.is_some() || leaves {
         store::calendar_seen(tx, provider).await?;
         movable(&open(tx, caller, to.change.id, &to.change.etag).await?)?;
-        offers::accept_for(tx, offer, before.id, caller).await?;
+        let held = store::lock_alternatives(tx, before.id).await?;
+        if let Some(offer) = offer {
+            offers::accept_for(tx, offer, before.id, caller).await?;
+        }
+        let by = By { actor: Some(caller), ..By::default() };
+        taken = alternatives::leave(tx, before.id, held, (provider, to.start), offer, by).await?;
     }
     let mut look = look(tx, new, provider, rooms).await?;
     let before = open(tx, caller, to.change.id, &to.change.etag).await?;
     movable(&before)?;
-    if !places.contains(&before.provider_id.uuid()) || !places.contains(&before.room_id.uuid()) {
-        // Someone moved it while we waited.
+    let displaced_since = before.state == State::Displaced && !leaves;
+    if displaced_since
+        || !places.contains(&before.provider_id.uuid())
+        || !places.contains(&before.room_id.uuid())
+    {
+        // Someone moved or displaced it while we waited.
         return Ok(Taken::Stale);
     }
     if look.calendar_seen > calendar_version {
@@ -141,6 +152,7 @@ pub(super) async fn try_move(
         displaced_at: None,
         displaced_reasons: vec![],
         judge_at: None,
+        work_list_at: None,
         ..before.clone()
     };
     let override_reason = (!to.override_reason.is_empty()).then_some(to.override_reason.as_str());
@@ -150,7 +162,7 @@ pub(super) async fn try_move(
         let mut after = Reservation { room_id: room, ..after.clone() };
         // The database may refuse it for a rival that has not been seen; the transaction goes on regardless.
         let mut attempt = tx.begin().await?;
-        let tell = |row: &Reservation| events::rescheduled(row, &before, offer);
+        let tell = |row: &Reservation| events::rescheduled(row, &before, taken);
         match store::relocate(&mut attempt, &mut after, &before, by, tell).await {
             Ok(()) => {
                 attempt.commit().await?;

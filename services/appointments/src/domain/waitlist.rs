@@ -13,6 +13,10 @@ use super::Span;
 
 /// How long an offer holds its time, unless the service is told otherwise.
 pub const OFFER_TTL: Duration = Duration::from_mins(crate::OFFER_MINUTES);
+/// How long places are held instead of a displaced visit, unless the service is told otherwise.
+pub const ALTERNATIVE_TTL: Duration = Duration::from_mins(crate::ALTERNATIVE_MINUTES);
+/// Places that are held instead of a displaced visit: as many as one text can tell.
+pub const ALTERNATIVES: usize = 3;
 /// No offer is made for a start nearer than this: the patient has to read it, decide and come.
 pub const LEAST_NOTICE: TimeDelta = TimeDelta::minutes(60);
 /// Offers are made from the first to before the second of these hours, by the clinic's wall clock: those in which texts are sent.

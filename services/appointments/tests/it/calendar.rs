@@ -160,8 +160,10 @@ impl Calendar {
             return Err(Status::unavailable("scheduling is down"));
         }
         let query = request.query.clone().unwrap();
+        let asked = query.provider_ids.first().cloned();
+        let fits = script.providers.first().map(ToString::to_string);
         let slot = |start: &DateTime<Utc>| pb::Slot {
-            provider_id: query.provider_ids.first().cloned().unwrap_or_default(),
+            provider_id: asked.clone().or(fits.clone()).unwrap_or_default(),
             clinic_id: query.clinic_ids[0].clone(),
             interval: interval(*start, *start + script.length(query.service_type_id.parse().unwrap())),
             local_start: start.with_timezone(&script.zone).to_rfc3339(),

@@ -208,6 +208,7 @@ impl World {
             billing_url: scheduling_url.clone(),
             scheduling_url,
             offer_minutes: appointments::OFFER_MINUTES,
+            alternative_minutes: appointments::ALTERNATIVE_MINUTES,
         };
         let stop = self.servers.stop.clone();
         tokio::spawn(appointments::run(listener, config, self.servers.clock.clone(), stop));

@@ -1,11 +1,13 @@
 //! The waitlist: who waits, whom freed time is offered to, and what becomes of the offer.
 
+mod alternatives;
 mod answers;
 mod crashes;
 mod devices;
 mod matching;
 mod queue;
 mod race;
+mod vacation;
 
 use appointments::app::{Join, ListEntries, ListOffers};
 use appointments::domain::Reservation;
