@@ -114,6 +114,16 @@ async fn a_vacation_over_forty_visits_leaves_each_moved_called_off_on_the_list_o
     assert_eq!(whom.len(), VISITS, "each once");
     let places: HashSet<_> =
         told.iter().flat_map(|told| &told.alternatives).map(|place| start_of(place.interval)).collect();
+    for t in &told {
+        if t.alternatives.len() < 3 {
+            eprintln!(
+                "FEW {} {:?} {:?}",
+                t.alternatives.len(),
+                t.appointment.as_ref().unwrap().interval.unwrap().start_time,
+                t.alternatives.iter().map(|a| start_of(a.interval)).collect::<Vec<_>>()
+            );
+        }
+    }
     assert_eq!(places.len(), 3 * VISITS, "three for each, none for two");
     assert!(places.iter().all(|start| !away.contains(start)));
     until("a search without what is held", async || {

@@ -80,7 +80,7 @@ mod intake;
 mod list;
 mod waitlist;
 
-pub use alternatives::{alternatives, free_of, lock_alternatives, put_on_work_list, without_displacement};
+pub use alternatives::{alternatives, first_free, lock_alternatives, put_on_work_list, without_displacement};
 pub use at_once::{confirm_at_once, take_at_once};
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
 pub use counts::{Counts, counts};

@@ -28,7 +28,9 @@ use crate::{store, wire};
 /// Days before and after a displaced visit in which places are looked for.
 const DAYS: (i64, i64) = (3, 14);
 /// Places that are tried for one visit: more than the visits judged beside it can take away.
-const TRIED: i64 = 60;
+const TRIED: usize = 60;
+/// Places that one question to the database is about.
+const ASKED: usize = 20;
 /// Judging a visit and displacing it take this many leases at most; places held before and for nothing are given back.
 const LEASES: f64 = 4.0;
 
@@ -88,12 +90,18 @@ impl App {
         if held.rows.len() >= ALTERNATIVES {
             return Ok(());
         }
+        let mut places = self.places_near(visit).await;
         let mut known = Known::default();
-        for place in self.places_near(visit).await? {
+        for _ in 0..TRIED {
             if held.rows.len() >= ALTERNATIVES {
                 break;
             }
-            if let Some(row) = self.hold_place(visit, patient, place, held.rows.len() + 1, &mut known).await?
+            // Asked again each time: visits that are displaced beside it look for the same places.
+            let Some(next) = self.first_free(&places).await? else { break };
+            let place = places.drain(..=next).next_back();
+            let preference = held.rows.len() + 1;
+            if let Some(place) = place
+                && let Some(row) = self.hold_place(visit, patient, place, preference, &mut known).await?
             {
                 held.rows.push(row);
             }
@@ -159,8 +167,8 @@ impl App {
         Ok(!clashes.iter().any(|clash| Conflict::is_own_rule(clash.rule.reason())))
     }
 
-    /// Free places of its kind at its clinic, nearest first.
-    async fn places_near(&self, visit: &Reservation) -> Result<Vec<Place>, Error> {
+    /// Places of its kind at its clinic that a search finds free, nearest first.
+    async fn places_near(&self, visit: &Reservation) -> Vec<Place> {
         let (before, after) = DAYS;
         let query = AvailabilityQuery {
             service_type_id: visit.service_type_id.to_string(),
@@ -170,13 +178,22 @@ impl App {
             any_provider: true,
             ..Default::default()
         };
-        let places: Vec<Place> = self.nearest(query, visit.start).await.iter().filter_map(place_of).collect();
-        let providers: Vec<_> = places.iter().map(|place| place.provider.uuid()).collect();
-        let starts: Vec<_> = places.iter().map(|place| place.visit.start).collect();
-        let ends: Vec<_> = places.iter().map(|place| place.visit.end).collect();
+        self.nearest(query, visit.start).await.iter().filter_map(place_of).collect()
+    }
+
+    /// The first of these places that nobody has taken meanwhile, by its place in the list.
+    async fn first_free(&self, places: &[Place]) -> Result<Option<usize>, Error> {
         let mut conn = self.db.pool().acquire().await?;
-        let free = store::free_of(&mut conn, &providers, &starts, &ends, TRIED).await?;
-        Ok(free.into_iter().filter_map(|at| places.get(usize::try_from(at).ok()?).copied()).collect())
+        for (chunk, asked) in places.chunks(ASKED).enumerate() {
+            let providers: Vec<_> = asked.iter().map(|place| place.provider.uuid()).collect();
+            let starts: Vec<_> = asked.iter().map(|place| place.visit.start).collect();
+            let ends: Vec<_> = asked.iter().map(|place| place.visit.end).collect();
+            let first = store::first_free(&mut conn, &providers, &starts, &ends).await?;
+            if let Some(first) = first.and_then(|first| usize::try_from(first).ok()) {
+                return Ok(Some(chunk * ASKED + first));
+            }
+        }
+        Ok(None)
     }
 
     /// Gives back what was held for a visit that is not displaced after all.

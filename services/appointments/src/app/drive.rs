@@ -252,8 +252,8 @@ impl App {
     }
 
     /// Ends holds and offers whose time is up, finishes bookings that nobody drives, judges what calendars have marked, hands over what
-    /// merged patients had, searches changed calendars for free time, and offers freed time to those who wait, until told to stop. The
-    /// latter four ask scheduling, so they have loops of their own: while scheduling is away, or has much to answer, nothing else waits
+    /// merged patients had, searches changed calendars for free time, offers freed time to those who wait, and counts what is open, until
+    /// told to stop. Those but the first two and the last ask scheduling, so they have loops of their own: while scheduling is away, or has much to answer, nothing else waits
     /// for it.
     pub async fn work(self) {
         tokio::join!(

@@ -1,5 +1,6 @@
 //! When a calendar changes under holds and bookings: each that the change may concern is judged again. A hold that no longer fits
-//! is released; a booking keeps its time and waits, displaced, for someone's decision; one that fits again stands.
+//! is released; a booking keeps its time and waits, displaced, for someone's decision, with other places held for its patient; one
+//! that fits again stands.
 //!
 //! The event marks rows in its own transaction; a worker of any replica asks scheduling afterwards. A booking that was judged at
 //! the event's version or later is not marked, so an event that comes late changes nothing.
@@ -22,7 +23,7 @@ use crate::store::By;
 use crate::{events, store};
 
 /// Rows that one look takes.
-const BATCH: i64 = 100;
+const BATCH: i64 = 50;
 /// Questions that one look asks at a time.
 const AT_A_TIME: usize = 8;
 /// Slots that a refused caller is told of.
@@ -40,6 +41,9 @@ impl App {
         let mut conn = self.db.pool().acquire().await?;
         let marked = store::claim_to_judge(&mut conn, BATCH).await?;
         drop(conn);
+        if marked.len() as i64 == BATCH {
+            self.marked.notify_one();
+        }
         futures::stream::iter(marked)
             .for_each_concurrent(AT_A_TIME, async |row| {
                 let id = row.id;

@@ -1,12 +1,11 @@
 //! Places that are held instead of displaced visits, and the visits for which none is.
 
 use chrono::{DateTime, Utc};
-use kit::ids::AppointmentId;
+use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId, RoomId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::domain::{Copay, Reservation, State};
-use kit::ids::{ClinicId, PatientId, ProviderId, RoomId};
 
 /// What is held instead of a visit, in the order of preference.
 pub async fn alternatives(conn: &mut PgConnection, visit: AppointmentId) -> sqlx::Result<Vec<Reservation>> {
@@ -35,28 +34,25 @@ pub async fn lock_alternatives(
     .await
 }
 
-/// Which of these visits with these providers are free of anybody else's, by their places in the list, the first `limit`.
-pub async fn free_of(
+/// The first of these visits with these providers in whose way nobody is, by its place in the list, from 0.
+pub async fn first_free(
     conn: &mut PgConnection,
     providers: &[Uuid],
     starts: &[DateTime<Utc>],
     ends: &[DateTime<Utc>],
-    limit: i64,
-) -> sqlx::Result<Vec<i64>> {
+) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar!(
-        r#"select place - 1 as "place!"
-           from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) with ordinality as slot(provider, starts, ends, place)
-           where not exists (
-               select from appointments.reservation r
-               where r.provider_id = slot.provider and r.occupied && tstzrange(slot.starts, slot.ends)
-                 and r.state in ('held', 'offered', 'booked', 'displaced', 'checked_in'))
-           order by place limit $4"#,
+        "select min(place) - 1
+         from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) with ordinality as slot(provider, starts, ends, place)
+         where not exists (
+             select from appointments.reservation r
+             where r.provider_id = slot.provider and r.occupied && tstzrange(slot.starts, slot.ends)
+               and r.state in ('held', 'offered', 'booked', 'displaced', 'checked_in'))",
         providers,
         starts,
-        ends,
-        limit
+        ends
     )
-    .fetch_all(conn)
+    .fetch_one(conn)
     .await
 }
 

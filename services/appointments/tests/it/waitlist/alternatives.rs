@@ -6,6 +6,8 @@ use appointments::store::{Counts, Filter, counts};
 use kit::ids::AppointmentId;
 use proto::clinic::appointments::v1::{AppointmentState, VisitOutcome};
 use proto::clinic::scheduling::v1::BlockCode;
+use testkit::until;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 
 use super::*;
@@ -300,4 +302,43 @@ async fn what_the_patients_other_visits_forbid_is_not_held() {
     look(&world).await;
     let told_of: pb::AppointmentDisplaced = world.last_event().await;
     assert_eq!(starts(&told_of), [start + minutes(90)]);
+}
+
+/// A service's `/metrics`.
+async fn metrics(url: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_is_counted_for_those_who_watch_over_the_service() {
+    kit::telemetry::install_metrics().unwrap();
+    let (world, calendar) = world().await;
+    let start = ten_o_clock(&world, 0);
+    displaced(&world, &calendar, start, &[60, 75]).await;
+    calendar.script().free.clear();
+    displaced(&world, &calendar, start + TimeDelta::days(1), &[]).await;
+    look(&world).await;
+    let entry = joined(&world, anything(&world)).await;
+    freed(&world, start + TimeDelta::days(2)).await;
+    look(&world).await;
+    assert_eq!(super::entry(&world, &entry).await.state(), pb::WaitlistEntryState::Offered);
+    let url = world.serve(&calendar).await;
+    let counted = [
+        "appointments_displaced 2",
+        "appointments_on_work_list 1",
+        "alternatives_held 2",
+        "waitlist_entries_open 1",
+        "waitlist_offers_open 1",
+    ];
+    until("all counts", async || {
+        let lines = metrics(&url).await;
+        counted.iter().all(|line| lines.lines().any(|told| told == *line)).then_some(())
+    })
+    .await;
 }
