@@ -8,6 +8,7 @@ mod matching;
 mod queue;
 mod race;
 mod vacation;
+mod walk;
 
 use appointments::app::{Join, ListEntries, ListOffers};
 use appointments::domain::Reservation;
