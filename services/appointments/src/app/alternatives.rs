@@ -5,6 +5,8 @@
 //! place where they meet, and neither waits for the other. What a crash leaves held is taken up by the next judgement of the visit, or
 //! given back.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use kit::fields::{date, timestamp};
@@ -20,13 +22,14 @@ use super::keep::{Made, Proposal};
 use super::offers::close;
 use super::refill::{BATCH, Known};
 use crate::domain::waitlist::{ALTERNATIVES, OfferState};
-use crate::domain::{Conflict, DRIVE_LEASE, NewReservation, Reservation, Span, State};
+use crate::domain::{Conflict, DRIVE_LEASE, NewReservation, Reservation, State};
 use crate::error::Error;
 use crate::store::By;
 use crate::{store, wire};
 
-/// Days before and after a displaced visit in which places are looked for.
-const DAYS: (i64, i64) = (3, 14);
+/// Days before and after a displaced visit in which places are looked for: at first near it, for one page of a search may not reach
+/// from the first of many days to the visit's own.
+const DAYS: [(i64, i64); 2] = [(1, 1), (3, 14)];
 /// Places that are tried for one visit: more than the visits judged beside it can take away.
 const TRIED: usize = 60;
 /// Places that one question to the database is about.
@@ -35,11 +38,12 @@ const ASKED: usize = 20;
 const LEASES: f64 = 4.0;
 
 /// A free place near a displaced visit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place {
     provider: ProviderId,
     clinic: ClinicId,
-    visit: Span,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
 }
 
 /// What is held instead of a visit.
@@ -87,23 +91,22 @@ impl App {
         held.found = held.rows.len();
         let patient = merges::survivor(&mut conn, visit.patient_id).await?;
         drop(conn);
-        if held.rows.len() >= ALTERNATIVES {
-            return Ok(());
-        }
-        let mut places = self.places_near(visit).await;
-        let mut known = Known::default();
-        for _ in 0..TRIED {
+        let mut tried = HashSet::new();
+        for days in DAYS {
             if held.rows.len() >= ALTERNATIVES {
                 break;
             }
-            // Asked again each time: visits that are displaced beside it look for the same places.
-            let Some(next) = self.first_free(&places).await? else { break };
-            let place = places.drain(..=next).next_back();
-            let preference = held.rows.len() + 1;
-            if let Some(place) = place
-                && let Some(row) = self.hold_place(visit, patient, place, preference, &mut known).await?
-            {
-                held.rows.push(row);
+            let mut places = self.places_near(visit, days).await;
+            places.retain(|place| !tried.contains(place));
+            for _ in 0..TRIED {
+                if held.rows.len() >= ALTERNATIVES {
+                    break;
+                }
+                // Asked again each time: visits that are displaced beside it look for the same places.
+                let Some(next) = self.first_free(&places).await? else { break };
+                let Some(place) = places.drain(..=next).next_back() else { break };
+                tried.insert(place);
+                held.rows.extend(self.hold_place(visit, patient, place, held.rows.len() + 1).await?);
             }
         }
         Ok(())
@@ -116,7 +119,6 @@ impl App {
         patient: PatientId,
         place: Place,
         preference: usize,
-        known: &mut Known,
     ) -> Result<Option<Reservation>, Error> {
         let slot = Slot {
             patient: Some(patient),
@@ -124,7 +126,7 @@ impl App {
             clinic: place.clinic,
             provider: Some(place.provider),
             room: None,
-            start: place.visit.start,
+            start: place.start,
             override_reason: String::new(),
         };
         let proposal = Proposal {
@@ -139,7 +141,7 @@ impl App {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            let Some(judged) = self.ask(&slot, known).await? else { return Ok(None) };
+            let Some(judged) = self.ask(&slot, &mut Known::default()).await? else { return Ok(None) };
             if !self.suits_patient(visit, patient, &judged).await? {
                 return Ok(None);
             }
@@ -168,8 +170,7 @@ impl App {
     }
 
     /// Places of its kind at its clinic that a search finds free, nearest first.
-    async fn places_near(&self, visit: &Reservation) -> Vec<Place> {
-        let (before, after) = DAYS;
+    async fn places_near(&self, visit: &Reservation, (before, after): (i64, i64)) -> Vec<Place> {
         let query = AvailabilityQuery {
             service_type_id: visit.service_type_id.to_string(),
             clinic_ids: vec![visit.clinic_id.to_string()],
@@ -186,8 +187,8 @@ impl App {
         let mut conn = self.db.pool().acquire().await?;
         for (chunk, asked) in places.chunks(ASKED).enumerate() {
             let providers: Vec<_> = asked.iter().map(|place| place.provider.uuid()).collect();
-            let starts: Vec<_> = asked.iter().map(|place| place.visit.start).collect();
-            let ends: Vec<_> = asked.iter().map(|place| place.visit.end).collect();
+            let starts: Vec<_> = asked.iter().map(|place| place.start).collect();
+            let ends: Vec<_> = asked.iter().map(|place| place.end).collect();
             let first = store::first_free(&mut conn, &providers, &starts, &ends).await?;
             if let Some(first) = first.and_then(|first| usize::try_from(first).ok()) {
                 return Ok(Some(chunk * ASKED + first));
@@ -224,7 +225,8 @@ fn place_of(slot: &SlotOption) -> Option<Place> {
     Some(Place {
         provider: slot.provider_id.parse().ok()?,
         clinic: slot.clinic_id.parse().ok()?,
-        visit: Span { start: instant(interval.start_time?)?, end: instant(interval.end_time?)? },
+        start: instant(interval.start_time?)?,
+        end: instant(interval.end_time?)?,
     })
 }
 

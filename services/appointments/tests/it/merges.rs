@@ -213,3 +213,25 @@ async fn bookings_that_race_merges_all_end_with_the_survivor() {
         .unwrap();
     assert_eq!(left, 0);
 }
+
+#[tokio::test]
+async fn a_visit_in_the_survivors_way_has_places_held_that_suit_the_survivor_and_passes_with_the_move() {
+    let (world, calendar) = World::scripted(1).await;
+    let (merged, survivor) = (PatientId::new(), PatientId::new());
+    let visit = booked_for(&world, merged, 0).await;
+    booked_for(&world, survivor, 3).await;
+    let far = ten_o_clock(&world, 10);
+    calendar.script().providers = vec![world.provider];
+    calendar.script().free = vec![visit.start + minutes(60), far];
+    hear(&world, merged, survivor).await;
+    look(&world).await;
+    assert_eq!(world.row(visit.id).await.displaced_reasons, ["WITHIN_7_DAYS"]);
+    let told: AppointmentDisplaced = world.last_event().await;
+    let [place] = &told.alternatives[..] else { panic!("the survivor sees the provider too soon: {told:?}") };
+    let moved = world.app.accept(&portal(survivor), place.offer_id.parse().unwrap(), None, None).await;
+    let moved = moved.unwrap().row;
+    assert_eq!((moved.id, moved.patient_id, moved.state), (visit.id, survivor, State::Booked));
+    assert_eq!(moved.start, far);
+    look(&world).await;
+    assert_eq!(world.row(visit.id).await.state, State::Booked);
+}
