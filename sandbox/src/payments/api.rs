@@ -219,7 +219,8 @@ pub(crate) fn transact<T>(
 ) -> std::io::Result<T> {
     let mut store = state.store();
     let now = state.now().timestamp();
-    let mut call = Call { store: &mut store, form, id, now, origin, settings: state.settings(), events: Vec::new() };
+    let mut call =
+        Call { store: &mut store, form, id, now, origin, settings: state.settings(), events: Vec::new() };
     intents::lapse(&mut call);
     refunds::settle(&mut call);
     let result = work(&mut call);
