@@ -148,6 +148,7 @@ impl Payments {
             command
                 .env("SANDBOX_LISTEN", sandbox.to_string())
                 .env("SANDBOX_WEBHOOK_URL", format!("{}/webhooks/payments", url(billing)))
+                .env("SANDBOX_WEBHOOK_EVENTS", billing::gateway::stripe::EVENTS.join(","))
                 .env("SANDBOX_PAYMENTS_KEY", PAYMENTS_KEY)
                 .env("SANDBOX_WEBHOOK_SECRET", WEBHOOK_SECRET);
         })?;

@@ -242,6 +242,7 @@ impl Config {
 fn sandbox_settings(config: &Config, urls: &Urls) -> sandbox::Settings {
     sandbox::Settings {
         webhook_url: Some(format!("{}/webhooks/payments", urls.gateway)),
+        webhook_events: billing::gateway::stripe::EVENTS.map(str::to_owned).to_vec(),
         sms_inbound_url: Some(format!("{}/webhooks/sms/inbound", urls.gateway)),
         data_dir: config.sandbox_dir.clone(),
         ..Default::default()

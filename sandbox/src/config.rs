@@ -20,6 +20,9 @@ pub struct Settings {
     /// Where payment events are delivered; empty: events are only listed.
     #[arg(long, env = "SANDBOX_WEBHOOK_URL")]
     pub webhook_url: Option<String>,
+    /// Kinds of payment events that are delivered, as the provider's endpoints choose theirs; `*`: all. Others are only listed.
+    #[arg(long, env = "SANDBOX_WEBHOOK_EVENTS", value_delimiter = ',', default_value = "*")]
+    pub webhook_events: Vec<String>,
     /// Signs payment events (`Stripe-Signature`).
     #[arg(long, env = "SANDBOX_WEBHOOK_SECRET", default_value = "whsec_sandbox", hide_env_values = true)]
     pub webhook_secret: String,
@@ -49,6 +52,7 @@ impl Default for Settings {
         Self {
             payments_key: "sk_test_sandbox".into(),
             webhook_url: None,
+            webhook_events: vec!["*".into()],
             webhook_secret: "whsec_sandbox".into(),
             sms_account: "AC00000000000000000000000000005a4d".into(),
             sms_token: "sandbox_sms_token".into(),
@@ -57,6 +61,13 @@ impl Default for Settings {
             fault_seed: None,
             data_dir: None,
         }
+    }
+}
+
+impl Settings {
+    /// True when payment events of this kind are delivered.
+    pub(crate) fn delivers(&self, kind: &str) -> bool {
+        self.webhook_url.is_some() && self.webhook_events.iter().any(|wanted| wanted == "*" || wanted == kind)
     }
 }
 

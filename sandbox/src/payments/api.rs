@@ -17,7 +17,7 @@ use super::{
     refunds,
 };
 use crate::{
-    State,
+    Settings, State,
     faults::Broken,
     form::Form,
     outbound,
@@ -66,7 +66,7 @@ pub(crate) struct Call<'a> {
     /// Seconds since 1970.
     pub(crate) now: i64,
     origin: EventRequest,
-    webhooks: u32,
+    settings: &'a Settings,
     events: Vec<Event>,
 }
 
@@ -150,7 +150,7 @@ impl<'a> Call<'a> {
             created: self.now,
             data: EventData { object },
             livemode: false,
-            pending_webhooks: self.webhooks,
+            pending_webhooks: u32::from(self.settings.delivers(kind)),
             request: self.origin.clone(),
             r#type: kind.into(),
         };
@@ -217,10 +217,10 @@ pub(crate) fn transact<T>(
     origin: EventRequest,
     work: impl FnOnce(&mut Call<'_>) -> T,
 ) -> std::io::Result<T> {
-    let webhooks = u32::from(state.settings().webhook_url.is_some());
     let mut store = state.store();
     let now = state.now().timestamp();
-    let mut call = Call { store: &mut store, form, id, now, origin, webhooks, events: Vec::new() };
+    let mut call =
+        Call { store: &mut store, form, id, now, origin, settings: state.settings(), events: Vec::new() };
     intents::lapse(&mut call);
     refunds::settle(&mut call);
     let result = work(&mut call);

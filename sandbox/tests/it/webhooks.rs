@@ -43,6 +43,26 @@ async fn an_event_is_signed_over_its_time_and_its_body() {
 }
 
 #[tokio::test]
+async fn an_endpoint_takes_the_kinds_that_it_chose_and_the_list_has_all() {
+    let receiver = Receiver::start(0).await;
+    let wanted = "payment_intent.amount_capturable_updated";
+    let settings = Settings {
+        webhook_url: Some(receiver.url.clone()),
+        webhook_events: vec![wanted.into(), "payment_intent.canceled".into()],
+        ..Settings::default()
+    };
+    let sandbox = Sandbox::with(settings).await;
+    let intent = sandbox.authorize().await;
+    let path = format!("/v1/payment_intents/{}/cancel", intent["id"].as_str().unwrap());
+    send(sandbox.pay(&path, "")).await;
+    let seen = kinds(&receiver.until(|all| all.len() == 2).await);
+    assert!(seen.iter().all(|kind| kind == wanted || kind == "payment_intent.canceled"), "{seen:?}");
+    let (_, events) = send(sandbox.look("/v1/events")).await;
+    let listed: Vec<_> = events["data"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    assert!(listed.contains(&&json!("payment_intent.created")), "{listed:?}");
+}
+
+#[tokio::test]
 async fn a_refused_event_is_delivered_again_until_taken() {
     let (receiver, sandbox) = listening(4).await;
     sandbox.authorize().await;

@@ -21,7 +21,8 @@ pub struct Config {
     /// Payment provider: the secret key to its API ("sk_…").
     #[arg(long, env = "PAYMENTS_API_KEY", hide_env_values = true)]
     pub payments_api_key: Secret,
-    /// Payment provider: the secret that signs its webhooks ("whsec_…").
+    /// Payment provider: the secret that signs its webhooks ("whsec_…"). Of its events, enable for this endpoint those that
+    /// gateway/stripe.rs lists as EVENTS; others are answered and forgotten.
     #[arg(long, env = "PAYMENTS_WEBHOOK_SECRET", hide_env_values = true)]
     pub payments_webhook_secret: Secret,
     /// Milliseconds that one call to the payment provider may take; its outcome is unknown after that. At most 8000, so that

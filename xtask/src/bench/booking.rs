@@ -77,7 +77,8 @@ fn report(figures: &Figures) -> anyhow::Result<String> {
             rate("/booking")? / rate("/past")?
         );
     }
-    let surfaced: f64 = figures.named("/race/surfaced")?.iter().map(|(_, times)| times).sum();
+    // Folded from zero, for the sum of no floats is -0.
+    let surfaced = figures.named("/race/surfaced")?.iter().fold(0.0, |sum, (_, times)| sum + times);
     text += &format!("| double bookings of the race | {} | 0 |\n", race("doubles")?);
     text += &format!("| errors of the race other than taken: deadlocks and all else | {surfaced} | 0 |\n");
     text += &format!(

@@ -35,8 +35,9 @@ const KEYS: u32 = 10;
 /// How far the provider's clock may be behind ours.
 const SKEW: TimeDelta = TimeDelta::hours(1);
 
-/// The events that say something of payments, refunds and disputes (docs.stripe.com/api/events/types): the provider takes up to 20.
-const EVENTS: [&str; 14] = [
+/// The events that say something of payments, refunds and disputes (docs.stripe.com/api/events/types): a list of events takes up to 20.
+/// An endpoint enabled for these alone tells all that is used.
+pub const EVENTS: [&str; 14] = [
     "payment_intent.amount_capturable_updated",
     "payment_intent.payment_failed",
     "payment_intent.requires_action",
