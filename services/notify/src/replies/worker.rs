@@ -18,7 +18,7 @@ use futures::stream;
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::fields::timestamp;
-use kit::ids::{MessageId, PatientId};
+use kit::ids::{AppointmentId, MessageId, PatientId};
 use kit::messaging::outbox;
 use proto::clinic::notify::v1::{
     Channel, DropReason, FailureReason, MessageState, ReplyMeaning, ReplyReceived,
@@ -29,15 +29,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ports::{Cancelled, Holder, Holders, Moved, Visits, Wish};
+use super::ports::{Cancelled, Holder, Holders, Moved, OfferAnswer, Settled, Visits, Wish};
 use super::understand::{Word, understand};
 use crate::dispatch::{POLL, UNKNOWN_WAIT, backoff};
 use crate::domain::notice::{Answer, Facts};
 use crate::events::optional;
 use crate::handover::{Handover, LEASE};
 use crate::ports::{Outcome, Ports, Sms};
-use crate::store::inbound::{self, Asked, Claimed, Decision};
-use crate::store::{self, Message, outgoing};
+use crate::store::inbound::{self, Asked, Claimed, Decision, Question};
+use crate::store::{self, Message, offers, outgoing};
 use crate::writer::{Subject, Writer};
 
 /// Texts in hand at once.
@@ -54,6 +54,8 @@ const ALL_ANSWERS: i64 = 20;
 const SINCE: TimeDelta = TimeDelta::hours(24);
 /// A question asked so long ago is not what a digit answers.
 const QUESTION: TimeDelta = TimeDelta::hours(24);
+/// Who has answered a question answers it again within this, and means no visit that was spoken of earlier.
+const AGAIN: TimeDelta = TimeDelta::hours(1);
 /// An answer that could not be sent for so long is not sent any more.
 const STALE: TimeDelta = TimeDelta::minutes(30);
 /// Visits that a question offers at most: one digit each.
@@ -214,9 +216,10 @@ impl Replies {
         let question = inbound::question(self.db.pool(), claimed.number, &patients, since).await?;
         // A reminder that came after a question is what was read last.
         let newest = asked.iter().map(|visit| visit.at).max();
-        if let Some((question, _)) = question.filter(|(_, at)| newest.is_none_or(|newest| newest <= *at)) {
-            let choice = inbound::choice(self.db.pool(), question, digit).await?;
-            return Ok((choice.unwrap_or(unknown), None));
+        if let Some(question) = question.filter(|question| newest.is_none_or(|newest| newest <= question.at))
+            && let Some((decision, reply)) = self.answers(claimed, digit, &question, &patients).await?
+        {
+            return Ok((decision.unwrap_or(unknown), reply));
         }
         let meaning = match digit {
             1 => ReplyMeaning::Confirm,
@@ -235,12 +238,45 @@ impl Replies {
                 Ok((about, None))
             }
             several => {
-                let several = &several[..several.len().min(MOST_CHOICES)];
-                let which = Answer::Which(several.iter().map(|visit| (visit.start, visit.zone)).collect());
-                let reply = Reply { offered: several.to_vec(), ..Reply::from(which) };
-                Ok((Decision { patient: unknown.patient, ..Decision::plain(meaning) }, Some(reply)))
+                let about = Decision { patient: unknown.patient, ..Decision::plain(meaning) };
+                Ok((about, Some(Reply::which(several))))
             }
         }
+    }
+
+    /// What a digit says to the newest question; `None` = it says nothing to that, for it is settled. The decision is `None` where the
+    /// digit was not offered.
+    async fn answers(
+        &self,
+        claimed: &Claimed,
+        digit: u8,
+        question: &Question,
+        patients: &[PatientId],
+    ) -> anyhow::Result<Option<(Option<Decision>, Option<Reply>)>> {
+        let pool = self.db.pool();
+        if question.answered.is_some_and(|at| at < claimed.receive_time - AGAIN) {
+            return Ok(None);
+        }
+        let settled = question.asks_which && question.answered.is_some();
+        // Of several offers at one phone the newest was read last, but the others stand.
+        if question.about_offers && (settled || !question.asks_which) {
+            let open = offers::unanswered(pool, claimed.number, patients).await?;
+            match &open[..] {
+                [] => {}
+                [only] => return Ok(Some((inbound::choice(pool, only.message, digit).await?, None))),
+                several => {
+                    let meaning = match digit {
+                        1 => ReplyMeaning::AcceptOffer,
+                        2 => ReplyMeaning::DeclineOffer,
+                        _ => return Ok(Some((None, None))),
+                    };
+                    return Ok(Some((Some(Decision::plain(meaning)), Some(Reply::which(several)))));
+                }
+            }
+        } else if settled {
+            return Ok(None);
+        }
+        Ok(Some((inbound::choice(pool, question.message, digit).await?, None)))
     }
 
     /// Does what a text asks for; answers what to say to it.
@@ -290,7 +326,24 @@ impl Replies {
                 };
                 Reply { start: Some(to.start), ..answer.into() }
             }
-            ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer => Answer::Noted.into(),
+            ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer => {
+                let answer = OfferAnswer {
+                    offer: decision.offer.context("an answer to no offer")?.into(),
+                    patient: decision.patient.context("an answer to nobody's offer")?,
+                    takes: decision.meaning == ReplyMeaning::AcceptOffer,
+                };
+                match visits.answer_offer(answer, request).await? {
+                    // The visit is told as visits are.
+                    Settled::Booked => return Ok(None),
+                    Settled::BookedBefore => Answer::Confirmed,
+                    Settled::Declined if answer.takes => Answer::Missed,
+                    Settled::Declined => Answer::Noted,
+                    Settled::Ended => Answer::Missed,
+                    Settled::Unpaid => Answer::Unpaid,
+                    Settled::Clashes => Answer::Clashes,
+                }
+                .into()
+            }
             ReplyMeaning::Help | ReplyMeaning::Unknown | ReplyMeaning::Unspecified => Answer::Help.into(),
         };
         Ok(Some(reply))
@@ -307,7 +360,8 @@ impl Replies {
         let now = self.now();
         let patient = decision.patient.or_else(|| holders.first().map(|holder| holder.patient));
         let holder = holders.iter().find(|holder| Some(holder.patient) == patient);
-        let visit = match decision.appointment {
+        let about = decision.appointment.or(decision.offer.map(AppointmentId::from));
+        let visit = match about {
             Some(appointment) => inbound::visit(self.db.pool(), appointment).await?,
             None => None,
         };
@@ -323,7 +377,7 @@ impl Replies {
             Facts { answer: Some(reply.answer.clone()), late_fee: reply.late_fee, ..Facts::default() };
         let subject = Subject {
             clinic,
-            appointment: decision.appointment,
+            appointment: about,
             start: reply.start.or(start),
             zone,
             form_open: false,
@@ -334,7 +388,7 @@ impl Replies {
         Ok(Message {
             id: MessageId::new(),
             patient,
-            appointment: decision.appointment,
+            appointment: about,
             appointment_version: 0,
             reminder: None,
             in_reply_to: Some(claimed.message),
@@ -482,6 +536,15 @@ struct Reply {
     late_fee: bool,
     /// It speaks of another time than the visit's.
     start: Option<DateTime<Utc>>,
+}
+
+impl Reply {
+    /// Asks which of these was meant.
+    fn which(several: &[Asked]) -> Self {
+        let several = &several[..several.len().min(MOST_CHOICES)];
+        let which = Answer::Which(several.iter().map(|visit| (visit.start, visit.zone)).collect());
+        Self { offered: several.to_vec(), ..Self::from(which) }
+    }
 }
 
 impl From<Answer> for Reply {
