@@ -27,8 +27,8 @@ use crate::words::Text;
 use crate::writer::{Subject, Writer, form_open};
 
 /// Notices claimed at once.
-const BATCH: u32 = 64;
-/// Notices in hand at once: what bounds memory.
+const BATCH: u32 = 16;
+/// Notices in hand at once: connections to the database are few.
 const IN_HAND: u32 = 4 * BATCH;
 /// All that is done for one notice at one time takes this long at most: its claim outlives it.
 const TEND: Duration = Duration::from_secs(45);
@@ -267,6 +267,8 @@ impl Courier {
         phone: String,
     ) -> anyhow::Result<()> {
         let now = self.now();
+        // A connection at a time: whoever holds one must not wait for another.
+        let number = self.handover.number(&phone).await?;
         let mut tx = self.db.begin().await?;
         if is_unasked(notice.kind) && !notice.facts.asked {
             let sent = notices::texts_to(&mut tx, notice.patient, notice.id, now).await?;
@@ -275,7 +277,6 @@ impl Courier {
                 return self.drop(claimed, notice, DropReason::CapReached, now).await;
             }
         }
-        let number = self.handover.number(&phone).await?;
         let Some(lease) = notices::renew(&mut tx, claimed, number, LEASE).await? else {
             drop(tx);
             let opted_out = opt_out::among(self.db.pool(), &[number]).await?;
