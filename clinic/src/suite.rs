@@ -146,6 +146,8 @@ impl Suite {
             scheduling_url: urls.scheduling.clone(),
             patients_url: urls.patients.clone(),
             billing_url: urls.billing.clone(),
+            offer_minutes: appointments::OFFER_MINUTES,
+            alternative_minutes: appointments::ALTERNATIVE_MINUTES,
         };
         tasks.spawn(appointments::run(appointments_port, appointments, clock.clone(), stop.clone()));
         let patients = patients::Config {

@@ -215,7 +215,7 @@ async fn a_blackout_displaces_visits_which_are_moved_cancelled_for_nothing_or_st
     own.booking().reschedule_appointment(first).await.unwrap();
     let own = suite.as_role(Role::Patient, &moved.patient_id);
     suite.servers.advance_to(start - TimeDelta::minutes(20)).await;
-    let later = start + TimeDelta::hours(2);
+    let later = start + TimeDelta::hours(20);
     let taken = own.booking().reschedule_appointment(to(moved, later)).await.unwrap().into_inner();
     assert_eq!((taken.state(), taken.fee_start_time), (AppointmentState::Booked, Some(timestamp(later))));
     assert_eq!(taken.copay, moved.copay, "the same authorization");

@@ -11,6 +11,8 @@ mod intake;
 mod merges;
 mod refusals;
 mod texts;
+mod vacation;
+mod waitlist;
 
 use testkit::network::Network;
 use testkit::suite::RunningSuite;

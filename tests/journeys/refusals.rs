@@ -76,11 +76,11 @@ async fn a_patient_reaches_its_own_appointments_only() {
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_built_yet_says_so_after_the_role_was_checked() {
+async fn the_role_is_checked_before_the_request_is_read() {
     let (suite, _) = super::start().await;
     let request = JoinWaitlistRequest::default();
     let answer = suite.desk().waitlist().join_waitlist(request.clone()).await.unwrap_err();
-    assert_eq!(answer.code(), Code::Unimplemented);
+    assert_eq!(answer.code(), Code::InvalidArgument);
     let wrong_role = suite.as_role(Role::Manager, "ana").waitlist().join_waitlist(request).await.unwrap_err();
     assert_eq!(wrong_role.code(), Code::PermissionDenied);
 }

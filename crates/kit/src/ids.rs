@@ -92,6 +92,8 @@ ids! {
     CalendarLinkId = "CalendarLink",
     /// A hold, booking or visit: one row through its whole life.
     AppointmentId = "Appointment",
+    /// Time held for one entry of the waitlist: the id of the appointment that holds it.
+    OfferId = "Offer",
     /// A patient's wish for earlier time.
     WaitlistEntryId = "WaitlistEntry",
     /// A patient.

@@ -1,5 +1,8 @@
 //! Appointments as values: states, what may follow what, and the rules that need no database.
 
+pub mod matching;
+pub mod waitlist;
+
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Utc};
@@ -141,6 +144,7 @@ pub struct Reservation {
     pub displaced_reasons: Vec<String>,
     pub overridden: Vec<String>,
     pub judge_at: Option<i64>,
+    pub work_list_at: Option<DateTime<Utc>>,
     /// When it was read or made, by the clock that all replicas share.
     pub read_at: DateTime<Utc>,
 }
@@ -166,6 +170,11 @@ impl Reservation {
     /// Whether it is a hold whose time was up when it was read.
     pub fn is_over(&self) -> bool {
         self.hold_expires_at.is_some_and(|end| end <= self.read_at)
+    }
+
+    /// Whether its time is kept for a patient who has not decided yet.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.state, State::Held | State::Offered)
     }
 
     /// A hold that ended because the calendar changed under it.
@@ -282,6 +291,7 @@ impl NewReservation {
             displaced_reasons: vec![],
             overridden: self.overridden,
             judge_at: None,
+            work_list_at: None,
             read_at: now,
         }
     }

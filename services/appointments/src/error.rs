@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use kit::ids::AppointmentId;
+use kit::ids::{AppointmentId, ServiceTypeId, WaitlistEntryId};
 use kit::status::Fault;
 use proto::clinic::appointments::v1::{NearbySlots, SlotOption};
 use proto::clinic::scheduling::v1::Block;
 use tonic::{Code, Status};
 
 use crate::DOMAIN;
+use crate::domain::waitlist::{EntryState, MOST_ENTRIES};
 use crate::domain::{Clash, Conflict, Reservation, State};
 
 /// Why a call could not be done.
@@ -29,6 +30,32 @@ pub enum Error {
     /// The hold's time was up.
     #[error("the hold has expired; search again")]
     HoldExpired,
+    /// The offer's time was up.
+    #[error("the offer has expired")]
+    OfferExpired,
+    /// The patient waits for this kind of visit already.
+    #[error("the patient waits for this kind of visit already")]
+    AlreadyWaiting(WaitlistEntryId),
+    /// The id of a new entry is taken.
+    #[error("there is an entry of this id")]
+    EntryExists(WaitlistEntryId),
+    /// The patient waits for too much.
+    #[error("the patient has {MOST_ENTRIES} open entries; leave one first")]
+    TooManyEntries,
+    /// An entry that is closed cannot be left.
+    #[error("the entry is {state:?}, which does not allow this")]
+    EntryClosed {
+        /// Which entry.
+        id: WaitlistEntryId,
+        /// Its state.
+        state: EntryState,
+    },
+    /// A co-pay is due, and there is no card to take it from.
+    #[error("booking without asking takes a saved card for the co-pay")]
+    CardRequired,
+    /// The kind of visit takes no new bookings.
+    #[error("the service type takes no new bookings")]
+    ServiceRetired(ServiceTypeId),
     /// The appointment is in a state in which this cannot be done.
     #[error("the appointment is {state:?}, which does not allow this")]
     WrongState {
@@ -82,6 +109,16 @@ impl From<Error> for Status {
                 })
             }
             Error::HoldExpired => Fault::precondition("HOLD_EXPIRED", words, "hold"),
+            Error::OfferExpired => Fault::precondition("OFFER_EXPIRED", words, "offer"),
+            Error::AlreadyWaiting(id) => Fault::new(Code::AlreadyExists, "ALREADY_WAITING", words)
+                .resource("WaitlistEntry", id.to_string()),
+            Error::EntryExists(id) => Fault::new(Code::AlreadyExists, "WAITLIST_ENTRY_EXISTS", words)
+                .resource("WaitlistEntry", id.to_string()),
+            Error::TooManyEntries => Fault::new(Code::ResourceExhausted, "TOO_MANY_ENTRIES", words),
+            Error::EntryClosed { id, state } => Fault::precondition("WRONG_STATE", words, id.to_string())
+                .meta("state", format!("{state:?}").to_ascii_uppercase()),
+            Error::CardRequired => Fault::precondition("PAYMENT_METHOD_REQUIRED", words, "payment_method_id"),
+            Error::ServiceRetired(id) => Fault::precondition("RETIRED", words, id.to_string()),
             Error::WrongState { id, state } => Fault::precondition("WRONG_STATE", words, id.to_string())
                 .meta("state", format!("{state:?}").to_ascii_uppercase()),
             Error::PaymentDeclined { hold, decline_code } => {

@@ -1,11 +1,12 @@
-//! What appointments tells, and what it follows: calendars (so that a booking judged at an old version is judged again),
+//! What appointments tells, and what it follows: calendars (so that a booking judged at an old version is judged again, and time that
+//! became free finds who waits for it),
 //! patients (so that their existence, whether two of them are one, and whether an intake form was submitted, is known without
 //! asking) and authorizations that came late.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use kit::fields::{date, timestamp};
-use kit::ids::{ChargeId, PatientId};
+use kit::ids::{ChargeId, OfferId, PatientId, WaitlistEntryId};
 use kit::merges;
 use kit::messaging::inbox::{Handler, Incoming, Subscription};
 use kit::messaging::outbox::Event;
@@ -14,7 +15,7 @@ use prost::Name as _;
 use proto::clinic::appointments::v1::{
     AppointmentBooked, AppointmentCancelled, AppointmentDisplaced, AppointmentFacts, AppointmentReassigned,
     AppointmentRescheduled, CancelTimeliness, Cancellation, CancelledBy, Displacement, PatientCheckedIn,
-    SlotHeld, SlotOption, SlotReleased, VisitCompleted, VisitOutcome,
+    SlotHeld, SlotOption, SlotReleased, VisitCompleted, VisitOutcome, WaitlistOfferClosed, WaitlistOffered,
 };
 use proto::clinic::billing::v1::{ChargeState, CopayAuthorizationFailed, CopayAuthorized};
 use proto::clinic::patients::v1::{IntakeCompleted, PatientChanged};
@@ -26,6 +27,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::app::App;
+use crate::domain::waitlist::Offer;
 use crate::domain::{Copay, Reservation, State};
 use crate::error::Error;
 use crate::{NAME, store, wire};
@@ -47,7 +49,7 @@ fn facts(row: &Reservation) -> Option<AppointmentFacts> {
     })
 }
 
-/// A slot was taken: held, or booked at once.
+/// A slot was taken: held for whoever asked for it, or instead of a displaced visit, or booked at once.
 pub(crate) fn taken(row: &Reservation) -> Event {
     if row.state == State::Booked {
         return booked(row);
@@ -63,12 +65,17 @@ pub(crate) fn taken(row: &Reservation) -> Event {
 
 /// A visit is booked.
 pub(crate) fn booked(row: &Reservation) -> Event {
+    booked_from(row, None)
+}
+
+/// A visit is booked, perhaps from the waitlist.
+pub(crate) fn booked_from(row: &Reservation, entry: Option<WaitlistEntryId>) -> Event {
     let event = AppointmentBooked {
         appointment_id: row.id.to_string(),
         version: row.version,
         appointment: facts(row),
         charge_id: row.charge_id.map(|c| c.to_string()).unwrap_or_default(),
-        waitlist_entry_id: String::new(),
+        waitlist_entry_id: entry.map(|e| e.to_string()).unwrap_or_default(),
     };
     Event::new(&event)
 }
@@ -80,15 +87,58 @@ pub(crate) fn released(row: &Reservation) -> Event {
     Event::new(&event)
 }
 
-/// A visit was moved, or stands again where it was.
-pub(crate) fn rescheduled(row: &Reservation, before: &Reservation) -> Event {
+/// Time is offered to a patient who waits for it.
+fn offered(row: &Reservation, offer: &Offer) -> Event {
+    let event = WaitlistOffered {
+        offer_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        waitlist_entry_id: offer.entry_id.map(|e| e.to_string()).unwrap_or_default(),
+        expire_time: Some(timestamp(offer.expires_at)),
+        replaces_appointment_id: offer.replaces_id.map(|a| a.to_string()).unwrap_or_default(),
+        auto_book: offer.auto_book,
+    };
+    Event::new(&event)
+}
+
+/// Time is kept for a patient, who is told by this or, of a displaced visit, by what displaces it.
+pub(crate) fn kept(row: &Reservation, offer: &Offer) -> Event {
+    match offer.entry_id {
+        Some(_) => offered(row, offer),
+        None => taken(row),
+    }
+}
+
+/// It is kept no longer.
+pub(crate) fn no_longer_kept(row: &Reservation, offer: &Offer) -> Event {
+    match offer.entry_id {
+        Some(_) => offer_closed(row, offer),
+        None => released(row),
+    }
+}
+
+/// An offer ended, as it now says.
+pub(crate) fn offer_closed(row: &Reservation, offer: &Offer) -> Event {
+    let event = WaitlistOfferClosed {
+        offer_id: row.id.to_string(),
+        version: row.version,
+        appointment: facts(row),
+        waitlist_entry_id: offer.entry_id.map(|e| e.to_string()).unwrap_or_default(),
+        outcome: wire::offer_state(offer.state) as i32,
+        appointment_id: offer.led_to().map(|a| a.to_string()).unwrap_or_default(),
+    };
+    Event::new(&event)
+}
+
+/// A visit was moved, perhaps to the time of an offer, or stands again where it was.
+pub(crate) fn rescheduled(row: &Reservation, before: &Reservation, offer: Option<OfferId>) -> Event {
     let event = AppointmentRescheduled {
         appointment_id: row.id.to_string(),
         version: row.version,
         appointment: facts(row),
         previous: facts(before),
         fee_start_time: Some(timestamp(row.fee_start)),
-        offer_id: String::new(),
+        offer_id: offer.map(|o| o.to_string()).unwrap_or_default(),
     };
     Event::new(&event)
 }
@@ -107,7 +157,11 @@ pub(crate) fn reassigned(row: &Reservation, previous: PatientId) -> Event {
 /// Why a displaced visit no longer fits its calendar, or its patient.
 pub(crate) fn displacement(row: &Reservation) -> Option<Displacement> {
     let found = row.displaced_at.filter(|_| row.state == State::Displaced)?;
-    Some(Displacement { reasons: row.displaced_reasons.clone(), displace_time: Some(timestamp(found)) })
+    Some(Displacement {
+        reasons: row.displaced_reasons.clone(),
+        displace_time: Some(timestamp(found)),
+        work_list_time: row.work_list_at.map(timestamp),
+    })
 }
 
 /// A visit no longer fits its calendar.
@@ -195,6 +249,7 @@ impl Handler for Follower {
             store::see_calendar(tx, provider, changed.version).await?;
             let affected: Vec<_> = changed.affected.iter().map(range).collect();
             store::mark_to_judge(tx, provider, changed.version, &affected).await?;
+            store::free_calendar(tx, provider, changed.version, &affected).await?;
         }
         if let Some(changed) = event.decode::<PatientChanged>()? {
             store::see_patient(tx, changed.patient_id.parse()?).await?;
@@ -210,12 +265,14 @@ impl Handler for Follower {
             let charge: ChargeId = authorized.charge_id.parse()?;
             let id = authorized.appointment_id.parse()?;
             // The usual case: the caller who asked for the authorization has confirmed already.
-            if store::get(tx, id).await?.is_some_and(|row| row.state != State::Held) {
+            let open = [State::Held, State::Offered];
+            if store::get(tx, id).await?.is_some_and(|row| !open.contains(&row.state)) {
                 return Ok(());
             }
             match self.0.confirm_in(tx, id, Copay::Authorized, Some(charge)).await {
-                // Or the hold has ended.
+                // Or the hold has ended, or its patient has taken another visit in the way of an offer.
                 Ok(_) | Err(Error::HoldExpired | Error::WrongState { .. } | Error::Overtaken { .. }) => {}
+                Err(Error::Refused(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

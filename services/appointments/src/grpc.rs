@@ -1,5 +1,7 @@
 //! The contract at the door: decode, call the use case, encode.
 
+mod waitlist;
+
 use kit::auth::{Caller, caller};
 use kit::fields::Fields;
 use kit::idempotency::Key;
@@ -9,7 +11,6 @@ use kit::status::Error as KitError;
 use kit::watch::{self, Seats};
 use proto::clinic::appointments::v1 as pb;
 use proto::clinic::appointments::v1::booking_service_server::BookingService;
-use proto::clinic::appointments::v1::waitlist_service_server::WaitlistService;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
@@ -17,6 +18,8 @@ use crate::app::{self, App, List};
 use crate::domain::State;
 use crate::store::Filter;
 use crate::{DOMAIN, wire};
+
+pub use waitlist::Waitlist;
 
 /// Longest reason for an override, in characters.
 const MAX_REASON: usize = 200;
@@ -35,12 +38,6 @@ impl Booking {
         Self { app, watching: Seats::default() }
     }
 }
-
-/// `WaitlistService`.
-pub struct Waitlist;
-
-#[tonic::async_trait]
-impl WaitlistService for Waitlist {}
 
 #[tonic::async_trait]
 impl BookingService for Booking {
@@ -119,11 +116,7 @@ impl BookingService for Booking {
         let payment_method = fields.optional_id("payment_method_id", &request.payment_method_id);
         check(fields)?;
         let booked = self.app.book(&caller, app::Booking { target, payment_method, key }).await?;
-        let mut answer = wire::appointment(&booked.row);
-        if let Some(copay) = &mut answer.copay {
-            copay.client_secret = booked.client_secret;
-        }
-        Ok(Response::new(answer))
+        Ok(Response::new(wire::booked(&booked)))
     }
 
     async fn get_appointment(
@@ -314,6 +307,7 @@ fn list(caller: &Caller, request: &pb::ListAppointmentsRequest) -> Result<List, 
     fields.ensure(some, "patient_id", "one of patient_id, clinic_id, provider_id and room_id is required");
     fields.check()?;
     let page = Page::parse(request.page_size, &request.page_token)?;
-    let filter = Filter { patient, clinic, provider, room, date, from, until, states };
+    let on_work_list = request.on_work_list;
+    let filter = Filter { patient, clinic, provider, room, date, from, until, states, on_work_list };
     Ok(List { filter, latest_first: request.latest_first, page })
 }

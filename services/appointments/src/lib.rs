@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`domain`] | states and rules as values |
-//! | [`app`] | the use cases: take time, drive a booking to its end, close a visit, read |
+//! | [`app`] | the use cases: take time, drive a booking to its end, close a visit, wait, offer freed time, read |
 //! | [`store`] | all SQL; the four exclusion constraints stand in `migrations/` |
 //! | [`ports`] | scheduling, patients and billing as booking needs them |
 //! | [`events`] | what is told, and what is followed |
@@ -21,6 +21,7 @@ pub mod store;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kit::clock::Clock;
 use kit::platform::Platform;
@@ -31,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-pub use config::Config;
+pub use config::{ALTERNATIVE_MINUTES, Config, OFFER_MINUTES};
 
 /// Name of the service: its schema, role and event context.
 pub const NAME: &str = "appointments";
@@ -57,11 +58,13 @@ pub async fn run(
         billing: platform.outbound(&config.billing_url)?,
     });
     let app =
-        app::App::new(platform.db.clone().by_key(), clock, remote.clone(), remote.clone(), remote, stop);
+        app::App::new(platform.db.clone().by_key(), clock, remote.clone(), remote.clone(), remote, stop)
+            .offering_for(Duration::from_mins(config.offer_minutes))
+            .holding_alternatives_for(Duration::from_mins(config.alternative_minutes));
     events::follow(&platform, &app);
     platform.spawn(app.clone().work());
     platform.spawn(app.clone().feed());
-    let routes = Routes::new(BookingServiceServer::new(grpc::Booking::new(app)))
-        .add_service(WaitlistServiceServer::new(grpc::Waitlist));
+    let routes = Routes::new(BookingServiceServer::new(grpc::Booking::new(app.clone())))
+        .add_service(WaitlistServiceServer::new(grpc::Waitlist::new(app)));
     platform.serve(listener, routes, axum::Router::new()).await
 }

@@ -1,19 +1,30 @@
 //! The other services, as booking needs them: one trait each, one adapter over gRPC.
 
 use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use kit::client::Outbound;
-use kit::ids::PatientId;
+use kit::ids::{PatientId, PaymentMethodId, ServiceTypeId};
 use kit::status::{Error as KitError, reason};
 use proto::clinic::billing::v1::billing_service_client::BillingServiceClient;
-use proto::clinic::billing::v1::{AuthorizeCopayRequest, Charge};
+use proto::clinic::billing::v1::{
+    AuthorizeCopayRequest, Charge, GetPatientAccountRequest, PaymentMethodState,
+};
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
 use proto::clinic::patients::v1::{AccessPurpose, GetPatientRequest, PatientView};
 use proto::clinic::scheduling::v1::availability_service_client::AvailabilityServiceClient;
-use proto::clinic::scheduling::v1::{CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest, Slot};
+use proto::clinic::scheduling::v1::catalog_service_client::CatalogServiceClient;
+use proto::clinic::scheduling::v1::{
+    CheckSlotRequest, CheckSlotResponse, GetClinicRequest, GetProviderRequest, GetServiceTypeRequest,
+    SearchAvailabilityRequest, SearchAvailabilityResponse, ServiceType,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+use uuid::Uuid;
 
 use crate::error::Error;
+
+/// Questions about the catalog that one call asks at a time.
+const AT_A_TIME: usize = 8;
 
 /// Judges slots against the schedule.
 #[async_trait]
@@ -21,7 +32,14 @@ pub trait Scheduling: Send + Sync {
     /// Whether a slot is inside the schedule, for whom, and in which rooms.
     async fn check_slot(&self, request: CheckSlotRequest) -> Result<CheckSlotResponse, Error>;
     /// One page of free slots.
-    async fn search(&self, request: SearchAvailabilityRequest) -> Result<Vec<Slot>, Error>;
+    async fn search(&self, request: SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Error>;
+    /// A kind of visit; NOT_FOUND for it, or for the first of the clinics and providers that does not exist.
+    async fn service_type(
+        &self,
+        id: ServiceTypeId,
+        clinics: &[Uuid],
+        providers: &[Uuid],
+    ) -> Result<ServiceType, Error>;
 }
 
 /// What came of asking for a co-pay.
@@ -46,6 +64,8 @@ pub enum Authorization {
 pub trait Billing: Send + Sync {
     /// Authorizes the co-pay of a hold.
     async fn authorize(&self, request: AuthorizeCopayRequest) -> Authorization;
+    /// Whether the patient has a card on file that can be charged: this one, or any.
+    async fn has_card(&self, patient: PatientId, card: Option<PaymentMethodId>) -> Result<bool, Error>;
 }
 
 /// Knows patients.
@@ -77,10 +97,39 @@ impl Scheduling for Remote {
             .map_err(|status| passed_on(status, "scheduling"))
     }
 
-    async fn search(&self, request: SearchAvailabilityRequest) -> Result<Vec<Slot>, Error> {
+    async fn search(&self, request: SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Error> {
         let mut client = AvailabilityServiceClient::new(self.scheduling.clone());
         let answer = client.search_availability(request).await;
-        answer.map(|found| found.into_inner().slots).map_err(|status| passed_on(status, "scheduling"))
+        answer.map(tonic::Response::into_inner).map_err(|status| passed_on(status, "scheduling"))
+    }
+
+    async fn service_type(
+        &self,
+        id: ServiceTypeId,
+        clinics: &[Uuid],
+        providers: &[Uuid],
+    ) -> Result<ServiceType, Error> {
+        let asked = async {
+            let catalog = CatalogServiceClient::new(self.scheduling.clone());
+            let request = GetServiceTypeRequest { service_type_id: id.to_string() };
+            let found = catalog.clone().get_service_type(request).await?.into_inner();
+            let all = clinics.iter().map(|id| (true, id)).chain(providers.iter().map(|id| (false, id)));
+            futures::stream::iter(all.map(Ok))
+                .try_for_each_concurrent(AT_A_TIME, |(is_clinic, id)| {
+                    let mut catalog = catalog.clone();
+                    let id = id.to_string();
+                    async move {
+                        if is_clinic {
+                            catalog.get_clinic(GetClinicRequest { clinic_id: id }).await.map(drop)
+                        } else {
+                            catalog.get_provider(GetProviderRequest { provider_id: id }).await.map(drop)
+                        }
+                    }
+                })
+                .await?;
+            Ok(found)
+        };
+        asked.await.map_err(|status| passed_on(status, "scheduling"))
     }
 }
 
@@ -122,6 +171,20 @@ impl Billing for Remote {
                 Authorization::Unknown
             }
         }
+    }
+
+    async fn has_card(&self, patient: PatientId, card: Option<PaymentMethodId>) -> Result<bool, Error> {
+        let request = GetPatientAccountRequest { patient_id: patient.to_string(), ..Default::default() };
+        let account = BillingServiceClient::new(self.billing.clone()).get_patient_account(request).await;
+        let cards = match account {
+            Ok(account) => account.into_inner().payment_methods,
+            Err(status) if status.code() == Code::NotFound => vec![],
+            Err(status) => return Err(passed_on(status, "billing")),
+        };
+        let card = card.map(|card| card.to_string());
+        Ok(cards.iter().any(|known| {
+            known.state() == PaymentMethodState::Active && card.as_ref().is_none_or(|card| *card == known.id)
+        }))
     }
 }
 

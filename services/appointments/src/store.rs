@@ -1,5 +1,7 @@
 //! All SQL of appointments. Functions take a connection, so that the caller owns the transaction.
 
+use std::ops::Bound;
+
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId};
@@ -9,7 +11,7 @@ use sqlx::error::ErrorKind;
 use sqlx::postgres::types::PgRange;
 use uuid::Uuid;
 
-use crate::domain::{Clash, Conflict, Copay, DRIVE_LEASE, NewReservation, Reservation, Span, State};
+use crate::domain::{Clash, Conflict, Copay, NewReservation, Reservation, Span, State};
 
 /// PostgreSQL's word for two transactions that wait for each other.
 const DEADLOCK: &str = "40P01";
@@ -29,7 +31,7 @@ macro_rules! reservations {
                       r.charge_id as "charge_id: _", r.payment_method_id as "payment_method_id: _",
                       r.driven_until, r.attempt_id, r.cancel_received_at, r.cancelled_by_clinic, r.fee_due,
                       r.checked_in_at, r.closed_at, r.created_at, r.updated_at, r.decline_code,
-                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at,
+                      r.displaced_at, r.displaced_reasons, r.overridden, r.judge_at, r.work_list_at,
                       (select clock.now()) as "read_at!"
                from appointments.reservation r "# + $tail $(+ $more)*
             $(, $bind)*
@@ -66,23 +68,45 @@ macro_rules! change {
     };
 }
 
+mod alternatives;
 mod at_once;
 mod calendar;
+mod counts;
+mod drive;
+mod freed;
 mod handover;
 mod history;
 mod intake;
 mod list;
+mod waitlist;
 
+pub use alternatives::{alternatives, free_of, lock_alternatives, put_on_work_list, without_displacement};
 pub use at_once::{confirm_at_once, take_at_once};
 pub use calendar::{calendar_seen, claim_to_judge, judge_later, judged, mark_to_judge, see_calendar};
+pub use counts::{Counts, counts};
+pub use drive::{Standing, drive, note_copay, take_over};
+pub use freed::{
+    Candidate, Freed, Stretch, Wanted, candidates, claim_freed, free_calendar, free_place, freed_done,
+    freed_later, freed_within, longest_wanted, taken_within, wanted_with,
+};
 pub use handover::{claim_handovers, hand_over, handed_over, naming};
 pub use history::{Change, changed_since, history};
 pub use intake::{complete_intake, is_intake_complete};
 pub use list::{Filter, list};
+pub use waitlist::{
+    EntryFilter, EntryKey, OfferFilter, Place, close_offer, close_waiting, entries_naming, entry,
+    expire_entries, join, list_entries, list_offers, lock_open_entries, make_offer, note_answer, note_length,
+    offer, open_offer, pass_entry, places, promote, unanswered, without_visit,
+};
 
 /// One appointment.
 pub async fn get(conn: &mut PgConnection, id: AppointmentId) -> sqlx::Result<Option<Reservation>> {
     reservations!("where r.id = $1", id.uuid()).fetch_optional(conn).await
+}
+
+/// Appointments by id, in any order.
+pub async fn of_ids(conn: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<Reservation>> {
+    reservations!("where r.id = any($1)", ids).fetch_all(conn).await
 }
 
 /// One appointment, locked until the transaction ends.
@@ -304,10 +328,12 @@ pub async fn lock_places(conn: &mut PgConnection, places: &[Uuid]) -> sqlx::Resu
     .map(drop)
 }
 
-/// Puts a locked row somewhere else, as its next version, and tells; the database refuses it with the name of a constraint.
+/// Puts a locked row somewhere else, as its next version, and tells; the database refuses it with the name of a constraint. The time
+/// it had `before` is freed.
 pub async fn relocate(
     conn: &mut PgConnection,
     row: &mut Reservation,
+    before: &Reservation,
     by: By<'_>,
     tell: impl FnOnce(&Reservation) -> Event,
 ) -> sqlx::Result<()> {
@@ -319,8 +345,13 @@ pub async fn relocate(
         "update appointments.reservation
          set version = $10, state = $11, clinic_id = $12, provider_id = $13, room_id = $14, visit = $15, occupied = $16,
              visit_date = $17, time_zone = $18, calendar_version = $19, fee_start = $20, overridden = $21,
-             displaced_at = null, displaced_reasons = '{}', judge_at = null, updated_at = $22, patient_id = $23
-         where id = $9",
+             displaced_at = null, displaced_reasons = '{}', judge_at = null, work_list_at = null, updated_at = $22, patient_id = $23
+         where id = $9"; also ",
+             freed as (
+                 insert into appointments.freed (provider_id, clinic_id, time_zone, free)
+                 select $24, $25, $26, $27 from changed
+                 where (changed.provider_id, changed.occupied) is distinct from ($24::uuid, $27::tstzrange)
+                   and appointments.wanted($24, $25, $28, upper($27)))",
         row.id.uuid(),
         row.version,
         row.state as State,
@@ -336,6 +367,11 @@ pub async fn relocate(
         &row.overridden,
         row.updated_at,
         row.patient_id.uuid(),
+        before.provider_id.uuid(),
+        before.clinic_id.uuid(),
+        before.time_zone,
+        range(before.occupied()),
+        before.visit_date,
     );
     moved.fetch_one(conn).await.map(drop)
 }
@@ -366,7 +402,7 @@ pub async fn see_patient(conn: &mut PgConnection, patient: Uuid) -> sqlx::Result
     .map(drop)
 }
 
-/// Writes a locked row back after its state changed, as its next version, and tells.
+/// Writes a locked row back after its state changed, as its next version, and tells. The time of one that ended is freed.
 pub async fn save(
     conn: &mut PgConnection,
     row: &mut Reservation,
@@ -383,8 +419,13 @@ pub async fn save(
          set version = $10, state = $11, hold_expires_at = $12, copay = $13, charge_id = $14, driven_until = null,
              cancel_received_at = $15, cancelled_by_clinic = $16, fee_due = $17, checked_in_at = $18, closed_at = $19,
              calendar_version = $20, displaced_at = $21, displaced_reasons = $22, judge_at = $23, updated_at = $24,
-             patient_id = $25
-         where id = $9",
+             patient_id = $25, work_list_at = $26
+         where id = $9"; also ",
+             freed as (
+                 insert into appointments.freed (provider_id, clinic_id, time_zone, free)
+                 select provider_id, clinic_id, time_zone, occupied from changed
+                 where state in ('cancelled', 'no_show', 'expired', 'released', 'declined')
+                   and appointments.wanted(provider_id, clinic_id, visit_date, upper(visit)))",
         row.id.uuid(),
         row.version,
         row.state as State,
@@ -402,85 +443,19 @@ pub async fn save(
         row.judge_at,
         row.updated_at,
         row.patient_id.uuid(),
+        row.work_list_at,
     );
     saved.fetch_one(conn).await.map(drop)
 }
 
-/// Makes this caller the one who drives the booking of a locked hold, as a new attempt; false when someone already does.
-pub async fn drive(
-    conn: &mut PgConnection,
-    id: AppointmentId,
-    payment_method: Option<PaymentMethodId>,
-    calendar_version: i64,
-) -> sqlx::Result<bool> {
-    let taken = sqlx::query!(
-        "update appointments.reservation
-         set driven_until = clock.now() + make_interval(secs => $2), attempt_id = $3, payment_method_id = $4,
-             copay = case when copay = 'not_required' then copay else 'pending' end, decline_code = '',
-             calendar_version = greatest(calendar_version, $5)
-         where id = $1 and (driven_until is null or driven_until <= clock.now() or copay = 'action_required')",
-        id.uuid(),
-        DRIVE_LEASE.as_secs_f64(),
-        Uuid::now_v7(),
-        payment_method.map(PaymentMethodId::uuid),
-        calendar_version
-    )
-    .execute(conn)
-    .await?;
-    Ok(taken.rows_affected() == 1)
-}
-
-/// How an authorization stands that has not led to a booking.
-#[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
-    /// As far as the booking is concerned.
-    pub copay: Copay,
-    /// Billing's charge, when there is one.
-    pub charge: Option<ChargeId>,
-    /// Why it was declined; empty when it was not.
-    pub decline_code: &'a str,
-    /// When a recovery worker asks again; `None` = it is the patient's turn.
-    pub retry_in_secs: Option<f64>,
-}
-
-/// Notes how an undecided authorization stands.
-pub async fn note_copay(
-    conn: &mut PgConnection,
-    id: AppointmentId,
-    standing: Standing<'_>,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "update appointments.reservation
-         set copay = $2, charge_id = coalesce($3, charge_id), decline_code = $4, updated_at = clock.now(),
-             driven_until = clock.now() + make_interval(secs => $5::float8)
-         where id = $1 and state = 'held'",
-        id.uuid(),
-        standing.copay as Copay,
-        standing.charge.map(ChargeId::uuid),
-        standing.decline_code,
-        standing.retry_in_secs
-    )
-    .execute(conn)
-    .await
-    .map(drop)
-}
-
-/// Bookings that nobody drives any more, taken over by this worker, at most `limit`.
-pub async fn take_over(conn: &mut PgConnection, limit: i64) -> sqlx::Result<Vec<AppointmentId>> {
-    sqlx::query_scalar!(
-        r#"update appointments.reservation set driven_until = clock.now() + make_interval(secs => $1)
-           where id in (
-               select id from appointments.reservation
-               where state = 'held' and driven_until <= clock.now() and hold_expires_at > clock.now()
-               order by driven_until limit $2 for update skip locked)
-           returning id as "id: AppointmentId""#,
-        DRIVE_LEASE.as_secs_f64(),
-        limit
-    )
-    .fetch_all(conn)
-    .await
-}
-
 fn range(span: Span) -> PgRange<DateTime<Utc>> {
     (span.start..span.end).into()
+}
+
+/// `None` when an end is open.
+fn span(range: PgRange<DateTime<Utc>>) -> Option<Span> {
+    match (range.start, range.end) {
+        (Bound::Included(start), Bound::Excluded(end)) => Some(Span { start, end }),
+        _ => None,
+    }
 }

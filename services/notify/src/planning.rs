@@ -131,7 +131,9 @@ telling! {
     PatientCheckedIn: |_told| None;
     VisitCompleted: |_told| None;
     WaitlistOffered: |told| {
-        let ends = told.expire_time.and_then(|at| instant(at.seconds, at.nanos))?;
+        // What books by itself is told once it is booked.
+        let ends = told.expire_time.filter(|_| !told.auto_book);
+        let ends = ends.and_then(|at| instant(at.seconds, at.nanos))?;
         let facts = Facts { offer_ends: Some(ends), ..Facts::default() };
         Some(Tale { kind: MessageKind::WaitlistOffer, facts, ends: Some(ends) })
     };

@@ -126,13 +126,13 @@ enum Take<R> {
 }
 
 /// What a booking call leaves beside its request id: whom to ask how it went.
-type Receipt = pb::GetAppointmentRequest;
+pub(super) type Receipt = pb::GetAppointmentRequest;
 
-fn receipt(id: AppointmentId) -> Receipt {
+pub(super) fn receipt(id: AppointmentId) -> Receipt {
     Receipt { appointment_id: id.to_string(), ..Default::default() }
 }
 
-fn id_of(receipt: &Receipt) -> Result<AppointmentId, Error> {
+pub(super) fn id_of(receipt: &Receipt) -> Result<AppointmentId, Error> {
     receipt.appointment_id.parse().map_err(|e: uuid::Error| KitError::internal(e).into())
 }
 
@@ -230,7 +230,7 @@ impl App {
     }
 
     /// A hold's provider, and the calendar version that it is good for: its own, or the present one if the calendar still allows it.
-    async fn fresh_calendar_version(
+    pub(super) async fn fresh_calendar_version(
         &self,
         caller: &Caller,
         hold: AppointmentId,
@@ -240,7 +240,7 @@ impl App {
         merges::see(&mut conn, caller, row.patient_id, hold).await?;
         let seen = store::calendar_seen(&mut conn, row.provider_id).await?;
         drop(conn);
-        if seen <= row.calendar_version || row.state != State::Held {
+        if seen <= row.calendar_version || !row.is_kept() {
             return Ok((row.provider_id, row.calendar_version));
         }
         let request = CheckSlotRequest {
@@ -443,7 +443,7 @@ impl App {
     }
 
     /// PATIENT_NOT_FOUND unless patients knows the patient, which is known here from then on.
-    async fn must_exist(&self, patient: PatientId) -> Result<(), Error> {
+    pub(super) async fn must_exist(&self, patient: PatientId) -> Result<(), Error> {
         if !self.patients.exists(patient).await? {
             return Err(KitError::not_found(patient).into());
         }
@@ -542,7 +542,7 @@ pub(super) async fn no_room(
 }
 
 /// Another service's answer is parsed as strictly as a request.
-fn judged(
+pub(super) fn judged(
     slot: &Slot,
     patient: PatientId,
     id: AppointmentId,

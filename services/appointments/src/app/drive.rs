@@ -1,4 +1,4 @@
-//! From a hold to a booking: the saga around the co-pay, and the workers that finish what a crash or an outage left open.
+//! From a hold, or an accepted offer, to a booking: the saga around the co-pay, and the workers that finish what a crash or an outage left open.
 //!
 //! Every step is decided by what the database says, so any replica may take the next one. Billing's answer is asked for outside
 //! of transactions and under one attempt id, so that asking twice gives one authorization.
@@ -13,7 +13,8 @@ use proto::clinic::billing::v1::{AuthorizeCopayRequest, ChargeState};
 use sqlx::PgConnection;
 use tracing::Instrument as _;
 
-use super::{App, Booked, expire, step};
+use super::{App, Booked, expire, offers, step};
+use crate::domain::waitlist::OfferState;
 use crate::domain::{Copay, Reservation, State};
 use crate::error::Error;
 use crate::ports::Authorization;
@@ -45,7 +46,7 @@ impl App {
     /// Drives a booking in a task of its own, so that it goes on when the caller leaves.
     /// `created` = the hold was made by the same call, and goes with it when nothing could be tried.
     pub(super) async fn drive_to_end(&self, row: Reservation, created: bool) -> Result<Booked, Error> {
-        if row.state != State::Held {
+        if !row.is_kept() {
             return Ok(row.into());
         }
         let app = self.clone();
@@ -56,7 +57,8 @@ impl App {
     /// One pass over an open booking: ask billing where a co-pay is due, then confirm, or note why not.
     async fn drive(&self, row: Reservation, created: bool) -> Result<Booked, Error> {
         let id = row.id;
-        let (State::Held, Some(attempt)) = (row.state, row.attempt_id) else { return Ok(row.into()) };
+        let (true, Some(attempt)) = (row.is_kept(), row.attempt_id) else { return Ok(row.into()) };
+        let by_itself = self.books_by_itself(&row).await?;
         if row.copay == Copay::NotRequired {
             return Ok(self.confirm(row, Copay::NotRequired, None).await?.into());
         }
@@ -70,7 +72,7 @@ impl App {
             visit_date: Some(date(row.visit_date)),
             payment_method_id: row.payment_method_id.map(|m| m.to_string()).unwrap_or_default(),
             authorize_by: row.hold_expires_at.map(timestamp),
-            off_session: false,
+            off_session: by_itself,
         };
         match self.billing.authorize(request).await {
             Authorization::Charge(charge) => {
@@ -95,7 +97,11 @@ impl App {
             Authorization::Declined(decline_code) => {
                 let declined =
                     Standing { decline_code: &decline_code, ..standing(Copay::Declined, None, None) };
-                self.note(id, declined).await?;
+                if by_itself {
+                    self.end_offer(id, OfferState::Declined).await?;
+                } else {
+                    self.note(id, declined).await?;
+                }
                 Err(Error::PaymentDeclined { hold: id, decline_code })
             }
             Authorization::HoldExpired => {
@@ -108,6 +114,8 @@ impl App {
             Authorization::Refused(status) => {
                 if created {
                     self.give_up(id).await?;
+                } else if by_itself {
+                    self.end_offer(id, OfferState::Declined).await?;
                 } else {
                     self.note(id, standing(Copay::Pending, None, None)).await?;
                 }
@@ -127,6 +135,9 @@ impl App {
         charge: Option<ChargeId>,
     ) -> Result<Reservation, Error> {
         let id = row.id;
+        if row.state == State::Offered {
+            return self.confirm_slowly(id, copay, charge).await;
+        }
         let mut booked = confirmed(row, copay, charge)?;
         booked.version += 1;
         if let Some(at) = store::confirm_at_once(self.db.pool(), &booked, &events::booked(&booked)).await? {
@@ -134,13 +145,24 @@ impl App {
             (booked.updated_at, booked.read_at, booked.driven_until) = (at, at, None);
             return Ok(booked);
         }
+        self.confirm_slowly(id, copay, charge).await
+    }
+
+    async fn confirm_slowly(
+        &self,
+        id: AppointmentId,
+        copay: Copay,
+        charge: Option<ChargeId>,
+    ) -> Result<Reservation, Error> {
         let mut tx = self.db.begin().await?;
         let row = self.confirm_in(&mut tx, id, copay, charge).await;
         tx.commit().await?;
+        self.freed.notify_one();
         row
     }
 
-    /// As [`App::confirm`], in a transaction of the caller's. An expired hold is ended in it, and told.
+    /// As [`App::confirm`], in a transaction of the caller's. An expired hold is ended in it, and told; an offer that its patient's
+    /// own visits forbid by now, likewise.
     pub(crate) async fn confirm_in(
         &self,
         tx: &mut PgConnection,
@@ -151,10 +173,9 @@ impl App {
         let Some(row) = self.end_if_over(tx, id).await? else { return Err(Error::HoldExpired) };
         match row.state {
             State::Booked => return Ok(row),
-            state if state != State::Held => {
-                return Err(ended(&row).unwrap_or(Error::WrongState { id, state }));
-            }
-            _ => {}
+            State::Held => {}
+            State::Offered => return offers::book(tx, row, copay, charge).await,
+            state => return Err(ended(&row).unwrap_or(Error::WrongState { id, state })),
         }
         let mut booked = confirmed(row, copay, charge)?;
         store::save(tx, &mut booked, By::default(), events::booked).await?;
@@ -168,7 +189,7 @@ impl App {
         id: AppointmentId,
     ) -> Result<Option<Reservation>, Error> {
         let mut row = store::lock(tx, id).await?.ok_or_else(|| KitError::not_found(id))?;
-        if row.state == State::Held && row.is_over() {
+        if row.is_kept() && row.is_over() {
             expire(tx, &mut row).await?;
             return Ok(None);
         }
@@ -214,8 +235,7 @@ impl App {
         let end = Instant::now() + deadline::left(SETTLE_WITHIN);
         let row = loop {
             let row = self.load(id).await?;
-            let open =
-                row.state == State::Held && row.copay != Copay::ActionRequired && row.driven_until.is_some();
+            let open = row.is_kept() && row.copay != Copay::ActionRequired && row.driven_until.is_some();
             if !open || Instant::now() >= end {
                 break row;
             }
@@ -223,19 +243,26 @@ impl App {
         };
         match (row.state, row.copay) {
             // Asked under the same attempt, billing says how it stands, with the secret that a lost answer took along.
-            (State::Held, Copay::ActionRequired) => self.drive_to_end(row, false).await,
-            (State::Held, Copay::Declined) => {
+            (State::Held | State::Offered, Copay::ActionRequired) => self.drive_to_end(row, false).await,
+            (State::Held | State::Offered, Copay::Declined) => {
                 Err(Error::PaymentDeclined { hold: id, decline_code: row.decline_code })
             }
             _ => ended(&row).map_or(Ok(row.into()), Err),
         }
     }
 
-    /// Ends holds whose time is up, finishes bookings that nobody drives, judges what calendars have marked and hands over what merged
-    /// patients had, until told to stop. The latter two ask scheduling, so they have a loop of their own: while scheduling is away,
-    /// nothing else waits for it.
+    /// Ends holds and offers whose time is up, finishes bookings that nobody drives, judges what calendars have marked, hands over what
+    /// merged patients had, searches changed calendars for free time, and offers freed time to those who wait, until told to stop. The
+    /// latter four ask scheduling, so they have loops of their own: while scheduling is away, or has much to answer, nothing else waits
+    /// for it.
     pub async fn work(self) {
-        tokio::join!(self.keep_at(Job::Bookings), self.keep_at(Job::Visits));
+        tokio::join!(
+            self.keep_at(Job::Bookings),
+            self.keep_at(Job::Visits),
+            self.keep_at(Job::Calendars),
+            self.keep_at(Job::Waitlist),
+            self.keep_counting()
+        );
     }
 
     async fn keep_at(&self, job: Job) {
@@ -244,11 +271,14 @@ impl App {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = self.marked.notified(), if job == Job::Visits => {}
+                () = self.freed.notified(), if job == Job::Waitlist => {}
                 () = self.stop.cancelled() => return,
             }
             let done = match job {
                 Job::Bookings => self.look_at_bookings().await,
                 Job::Visits => self.look_at_visits().await,
+                Job::Calendars => self.look_at_calendars().await,
+                Job::Waitlist => self.look_at_waitlist().await,
             };
             match done {
                 Ok(()) => failing = false,
@@ -265,12 +295,15 @@ impl App {
     pub async fn look_after(&self) -> Result<(), Error> {
         self.end_stale().await?;
         self.look_at_visits().await?;
+        self.look_at_calendars().await?;
+        self.look_at_waitlist().await?;
         self.finish_left_open().await
     }
 
     async fn look_at_visits(&self) -> Result<(), Error> {
         self.judge_marked().await?;
-        self.hand_over_due().await
+        self.hand_over_due().await?;
+        self.look_at_displaced().await
     }
 
     async fn look_at_bookings(&self) -> Result<(), Error> {
@@ -280,10 +313,15 @@ impl App {
 
     async fn end_stale(&self) -> Result<(), Error> {
         let mut tx = self.db.begin().await?;
-        for mut row in store::lock_stale(&mut tx, BATCH).await? {
+        let stale = store::lock_stale(&mut tx, BATCH).await?;
+        let freed = !stale.is_empty();
+        for mut row in stale {
             expire(&mut tx, &mut row).await?;
         }
         tx.commit().await?;
+        if freed {
+            self.freed.notify_one();
+        }
         Ok(())
     }
 
@@ -312,6 +350,8 @@ impl App {
 enum Job {
     Bookings,
     Visits,
+    Calendars,
+    Waitlist,
 }
 
 /// What is told of a hold that came to nothing; `None` of anything else.

@@ -12,8 +12,10 @@ use kit::fields::{date, timestamp};
 use proto::clinic::appointments::v1::SlotOption;
 use proto::clinic::scheduling::v1::{AvailabilityQuery, CheckSlotRequest, SearchAvailabilityRequest};
 
-use super::{App, step};
+use super::alternatives::{self, Held};
+use super::{App, offers, step};
 use crate::app::book::Slot;
+use crate::domain::waitlist::OfferState;
 use crate::domain::{Conflict, NewReservation, Reservation, State};
 use crate::error::{Error, reason_of};
 use crate::store::By;
@@ -23,10 +25,6 @@ use crate::{events, store};
 const BATCH: i64 = 100;
 /// Questions that one look asks at a time.
 const AT_A_TIME: usize = 8;
-/// Slots that a displaced patient is told of.
-const ALTERNATIVES: usize = 3;
-/// Days before and after a displaced visit in which they are looked for.
-const ALTERNATIVE_DAYS: (i64, i64) = (3, 14);
 /// Slots that a refused caller is told of.
 const NEARBY: usize = 5;
 /// Days before and after a refused slot in which they are looked for.
@@ -75,13 +73,28 @@ impl App {
         reasons.retain(|reason| !seen.overridden.contains(reason));
         reasons.dedup();
         let displaced = !reasons.is_empty() && seen.state == State::Booked;
-        let alternatives = if displaced { self.alternatives(&seen).await } else { vec![] };
-
-        let mut tx = self.db.begin().await?;
-        let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(()) };
-        if (row.version, row.judge_at) != (seen.version, seen.judge_at) {
-            // It moved on, or its calendar did; a mark that stands is taken up again.
+        let held = if displaced { self.hold_alternatives(&seen).await } else { Held::default() };
+        let settled = self.settle(&seen, version, reasons, &held).await;
+        if matches!(settled, Ok(true)) {
+            self.freed.notify_one();
             return Ok(());
+        }
+        self.give_back(&held).await?;
+        settled.map(drop)
+    }
+
+    /// Writes down what a judgement found; false when the row moved on, or its calendar did. A mark that stands is taken up again.
+    async fn settle(
+        &self,
+        seen: &Reservation,
+        version: i64,
+        mut reasons: Vec<String>,
+        held: &Held,
+    ) -> Result<bool, Error> {
+        let mut tx = self.db.begin().await?;
+        let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(false) };
+        if (row.version, row.judge_at) != (seen.version, seen.judge_at) {
+            return Ok(false);
         }
         // Whatever its calendar says, it waits for its patient's survivor.
         let own = row.displaced_reasons.iter().filter(|reason| Conflict::is_own_rule(reason));
@@ -91,10 +104,15 @@ impl App {
         match (row.state, reasons.is_empty()) {
             (State::Displaced, true) => {
                 let before = row.clone();
+                alternatives::release(&mut tx, row.id, By::default()).await?;
                 step(&mut row, State::Booked)?;
                 (row.displaced_at, row.displaced_reasons) = (None, vec![]);
-                store::save(&mut tx, &mut row, By::default(), |row| events::rescheduled(row, &before))
+                store::save(&mut tx, &mut row, By::default(), |row| events::rescheduled(row, &before, None))
                     .await?;
+            }
+            (State::Offered, false) => {
+                row.displaced_reasons = reasons;
+                offers::close(&mut tx, &mut row, OfferState::Withdrawn, By::default(), None).await?;
             }
             (State::Held, false) => {
                 row.displaced_reasons = reasons;
@@ -104,7 +122,7 @@ impl App {
             (State::Booked, false) => {
                 (row.displaced_at, row.displaced_reasons) = (Some(self.now()), reasons);
                 step(&mut row, State::Displaced)?;
-                let tell = |row: &Reservation| events::displaced(row, alternatives);
+                let tell = |row: &Reservation| events::displaced(row, held.told());
                 store::save(&mut tx, &mut row, By::default(), tell).await?;
             }
             (State::Displaced, false) => {
@@ -114,21 +132,7 @@ impl App {
             _ => store::judged(&mut tx, &row).await?,
         }
         tx.commit().await?;
-        Ok(())
-    }
-
-    /// Slots that a displaced patient could have instead. Without an answer the patient is told without.
-    pub(super) async fn alternatives(&self, row: &Reservation) -> Vec<SlotOption> {
-        let (before, after) = ALTERNATIVE_DAYS;
-        let query = AvailabilityQuery {
-            service_type_id: row.service_type_id.to_string(),
-            clinic_ids: vec![row.clinic_id.to_string()],
-            first_date: Some(date(row.visit_date - TimeDelta::days(before))),
-            last_date: Some(date(row.visit_date + TimeDelta::days(after))),
-            any_provider: true,
-            ..Default::default()
-        };
-        self.nearest(query, row.start, ALTERNATIVES).await
+        Ok(true)
     }
 
     /// Free slots near one that was refused, other than itself.
@@ -143,20 +147,21 @@ impl App {
             any_provider: slot.provider.is_none(),
             ..Default::default()
         };
-        let nearest = self.nearest(query, slot.start, NEARBY);
-        tokio::time::timeout(NEARBY_WITHIN, nearest).await.unwrap_or_default()
+        let nearest = self.nearest(query, slot.start);
+        let mut found = tokio::time::timeout(NEARBY_WITHIN, nearest).await.unwrap_or_default();
+        found.truncate(NEARBY);
+        found
     }
 
     /// The free slots of a search that start nearest to `start`, but not at it.
-    async fn nearest(
+    pub(super) async fn nearest(
         &self,
         query: AvailabilityQuery,
         start: chrono::DateTime<chrono::Utc>,
-        count: usize,
     ) -> Vec<SlotOption> {
         let request = SearchAvailabilityRequest { query: Some(query), page_size: PAGE, ..Default::default() };
         let mut slots = match self.scheduling.search(request).await {
-            Ok(slots) => slots,
+            Ok(found) => found.slots,
             Err(error) => {
                 tracing::debug!(%error, "no slots to offer instead");
                 return vec![];
@@ -173,7 +178,8 @@ impl App {
             clinic_id: slot.clinic_id,
             interval: slot.interval,
             local_start: slot.local_start,
+            ..Default::default()
         };
-        slots.into_iter().take(count).map(option).collect()
+        slots.into_iter().map(option).collect()
     }
 }

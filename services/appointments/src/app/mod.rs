@@ -1,15 +1,23 @@
 //! The use cases. Each owns its transactions; no remote call is ever made inside one.
 
+mod alternatives;
 mod board;
 mod book;
+mod counts;
 mod drive;
 mod judge;
+mod keep;
 mod merge;
+mod offers;
 mod read;
+mod refill;
 mod reschedule;
+mod unfold;
 mod visit;
+mod waitlist;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
@@ -26,6 +34,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::domain::waitlist::{ALTERNATIVE_TTL, OFFER_TTL, OfferState};
 use crate::domain::{NewReservation, Reservation, State};
 use crate::error::Error;
 use crate::ports::{Billing, Patients, Scheduling};
@@ -37,6 +46,7 @@ pub use book::{Booked, Booking, Expected, Slot, Target};
 pub use read::{List, SortKey};
 pub use reschedule::Move;
 pub use visit::Change;
+pub use waitlist::{Join, ListEntries, ListOffers};
 
 /// Everything the use cases need.
 #[derive(Clone)]
@@ -49,6 +59,10 @@ pub struct App {
     stop: CancellationToken,
     /// Something waits to be judged again, or to pass to another patient.
     pub(crate) marked: Arc<Notify>,
+    /// Time became free that someone may wait for.
+    pub(crate) freed: Arc<Notify>,
+    offer_ttl: Duration,
+    alternative_ttl: Duration,
     feed: board::Feed,
 }
 
@@ -70,8 +84,21 @@ impl App {
             billing,
             stop,
             marked: Arc::default(),
+            freed: Arc::default(),
+            offer_ttl: OFFER_TTL,
+            alternative_ttl: ALTERNATIVE_TTL,
             feed: board::Feed::default(),
         }
+    }
+
+    /// The same with offers that hold their time for so long.
+    pub fn offering_for(self, offer_ttl: Duration) -> Self {
+        Self { offer_ttl, ..self }
+    }
+
+    /// The same with places that are held for so long instead of displaced visits.
+    pub fn holding_alternatives_for(self, alternative_ttl: Duration) -> Self {
+        Self { alternative_ttl, ..self }
     }
 
     /// The present instant, for what replicas do not race for.
@@ -105,6 +132,13 @@ impl App {
     async fn begin(&self, key: Option<Key>) -> Result<Attempt<pb::Appointment>, Error> {
         Ok(idempotency::begin_keyed(&self.db, key, None).await?)
     }
+
+    /// As [`finish`], of a change that freed time.
+    async fn finish_freeing(&self, fresh: Fresh, row: &Reservation) -> Result<pb::Appointment, Error> {
+        let answer = finish(fresh, row).await?;
+        self.freed.notify_one();
+        Ok(answer)
+    }
 }
 
 /// The answer to a change, kept beside it and committed with it.
@@ -135,14 +169,19 @@ fn step(row: &mut Reservation, next: State) -> Result<(), Error> {
         return Err(Error::WrongState { id: row.id, state: row.state });
     }
     row.state = next;
+    row.work_list_at = None;
     if !matches!(next, State::Held | State::Offered) {
         row.hold_expires_at = None;
     }
     Ok(())
 }
 
-/// Ends a locked hold whose time is up, and tells.
+/// Ends a locked hold or offer whose time is up, and tells.
 async fn expire(tx: &mut PgConnection, row: &mut Reservation) -> Result<(), Error> {
+    if row.state == State::Offered {
+        offers::close(tx, row, OfferState::Expired, By::default(), None).await?;
+        return Ok(());
+    }
     let declined = row.state == State::Held && row.copay == crate::domain::Copay::Declined;
     step(row, if declined { State::Declined } else { State::Expired })?;
     Ok(store::save(tx, row, By::default(), events::released).await?)

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use kit::auth::Caller;
 use kit::idempotency::{self, Attempt};
-use kit::ids::{ClinicId, ProviderId, RoomId};
+use kit::ids::{ClinicId, OfferId, ProviderId, RoomId};
 use kit::merges;
 use kit::status::Error as KitError;
 use proto::clinic::appointments::v1 as pb;
@@ -11,7 +11,7 @@ use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot, Taken, no_room};
-use super::{App, Change, finish, look, open, staff_only};
+use super::{App, Change, alternatives, look, offers, open, staff_only};
 use crate::domain::{Reservation, State};
 use crate::error::Error;
 use crate::store::By;
@@ -70,8 +70,8 @@ impl App {
                 Attempt::Replayed(answer) => return Ok(answer),
                 Attempt::Fresh(fresh) => fresh,
             };
-            match try_move(&mut fresh.tx, caller, to, &judged, received).await? {
-                Taken::Yes(row) => return finish(fresh, &row).await,
+            match try_move(&mut fresh.tx, caller, to, &judged, received, None).await? {
+                Taken::Yes(row) => return self.finish_freeing(fresh, &row).await,
                 Taken::Stranger | Taken::Merged(_) | Taken::Stale => {}
                 Taken::No(clashes) => {
                     drop(fresh);
@@ -83,20 +83,22 @@ impl App {
     }
 }
 
-fn movable(row: &Reservation) -> Result<(), Error> {
+pub(super) fn movable(row: &Reservation) -> Result<(), Error> {
     match row.state {
         State::Booked | State::Displaced => Ok(()),
         state => Err(Error::WrongState { id: row.id, state }),
     }
 }
 
-/// One attempt. Nothing is kept of a refusal, for the caller rolls back.
-async fn try_move(
+/// One attempt, perhaps to the time that an open offer holds, which is accepted by it. What is held instead of a displaced visit goes
+/// with the move. Nothing is kept of a refusal, for the caller rolls back.
+pub(super) async fn try_move(
     tx: &mut PgConnection,
     caller: &Caller,
     to: &Move,
     judged: &Judged,
     received: DateTime<Utc>,
+    offer: Option<OfferId>,
 ) -> Result<Taken, Error> {
     let Judged { rooms, new, providers } = judged;
     let &(provider, calendar_version) = providers
@@ -107,11 +109,27 @@ async fn try_move(
     let places: Vec<Uuid> = own.into_iter().chain(rooms.iter().copied()).collect();
     store::lock_places(tx, &places).await?;
     // Before the row: a calendar's event takes the two in this order.
+    let mut taken = offer;
+    let leaves = before.state == State::Displaced;
+    if offer.is_some() || leaves {
+        store::calendar_seen(tx, provider).await?;
+        movable(&open(tx, caller, to.change.id, &to.change.etag).await?)?;
+        let held = store::lock_alternatives(tx, before.id).await?;
+        if let Some(offer) = offer {
+            offers::accept_for(tx, offer, before.id, caller).await?;
+        }
+        let by = By { actor: Some(caller), ..By::default() };
+        taken = alternatives::leave(tx, before.id, held, (provider, to.start), offer, by).await?;
+    }
     let mut look = look(tx, new, provider, rooms).await?;
     let before = open(tx, caller, to.change.id, &to.change.etag).await?;
     movable(&before)?;
-    if !places.contains(&before.provider_id.uuid()) || !places.contains(&before.room_id.uuid()) {
-        // Someone moved it while we waited.
+    let displaced_since = before.state == State::Displaced && !leaves;
+    if displaced_since
+        || !places.contains(&before.provider_id.uuid())
+        || !places.contains(&before.room_id.uuid())
+    {
+        // Someone moved or displaced it while we waited.
         return Ok(Taken::Stale);
     }
     if look.calendar_seen > calendar_version {
@@ -134,6 +152,7 @@ async fn try_move(
         displaced_at: None,
         displaced_reasons: vec![],
         judge_at: None,
+        work_list_at: None,
         ..before.clone()
     };
     let override_reason = (!to.override_reason.is_empty()).then_some(to.override_reason.as_str());
@@ -143,8 +162,8 @@ async fn try_move(
         let mut after = Reservation { room_id: room, ..after.clone() };
         // The database may refuse it for a rival that has not been seen; the transaction goes on regardless.
         let mut attempt = tx.begin().await?;
-        let tell = |row: &Reservation| events::rescheduled(row, &before);
-        match store::relocate(&mut attempt, &mut after, by, tell).await {
+        let tell = |row: &Reservation| events::rescheduled(row, &before, taken);
+        match store::relocate(&mut attempt, &mut after, &before, by, tell).await {
             Ok(()) => {
                 attempt.commit().await?;
                 return Ok(Taken::Yes(Box::new(after)));

@@ -8,7 +8,7 @@ use proto::clinic::appointments::v1::VisitOutcome;
 use sqlx::PgConnection;
 
 use super::book::{JUDGEMENTS, as_seen_by};
-use super::{App, expire, finish, open, staff_only, step};
+use super::{App, alternatives, expire, finish, open, staff_only, step};
 use crate::domain::{Clash, Reservation, State};
 use crate::error::Error;
 use crate::store::By;
@@ -43,12 +43,15 @@ impl App {
         };
         let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
         let displaced = row.state == State::Displaced;
+        if displaced {
+            alternatives::release(&mut fresh.tx, row.id, by(caller)).await?;
+        }
         step(&mut row, State::Cancelled)?;
         row.cancel_received_at = Some(received);
         row.cancelled_by_clinic = Some(by_clinic);
         row.fee_due = !by_clinic && !displaced && !row.timely(received);
         store::save(&mut fresh.tx, &mut row, by(caller), events::cancelled).await?;
-        finish(fresh, &row).await
+        self.finish_freeing(fresh, &row).await
     }
 
     /// Notes that the patient is here, with the intake form submitted or a reason to go without, which is kept in the history.
@@ -71,6 +74,9 @@ impl App {
             }
             let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
             let after_no_show = row.state == State::NoShow;
+            if row.state == State::Displaced {
+                alternatives::release(&mut fresh.tx, row.id, by(caller)).await?;
+            }
             step(&mut row, State::CheckedIn)?;
             if !row.is_visit_day(now) {
                 return Err(Error::NotVisitDay(row.id));
@@ -125,6 +131,9 @@ impl App {
         };
         let mut row = open(&mut fresh.tx, caller, change.id, &change.etag).await?;
         let displaced = row.state == State::Displaced;
+        if displaced {
+            alternatives::release(&mut fresh.tx, row.id, by(caller)).await?;
+        }
         let next = if outcome == VisitOutcome::NoShow { State::NoShow } else { State::Completed };
         step(&mut row, next)?;
         if next == State::NoShow && now < row.start {
@@ -149,7 +158,7 @@ impl App {
         }
         step(&mut row, State::Released)?;
         store::save(&mut fresh.tx, &mut row, by(caller), events::released).await?;
-        finish(fresh, &row).await
+        self.finish_freeing(fresh, &row).await
     }
 }
 

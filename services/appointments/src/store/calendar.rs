@@ -23,7 +23,7 @@ pub async fn mark_to_judge(
         "update appointments.reservation set judge_at = $2, judging_until = null
          where id in (
              select id from appointments.reservation
-             where provider_id = $1 and state in ('held', 'booked', 'displaced') and calendar_version < $2
+             where provider_id = $1 and state in ('held', 'offered', 'booked', 'displaced') and calendar_version < $2
                and coalesce(judge_at, 0) < $2 and upper(visit) > clock.now()
                and exists (select from unnest($3::tstzrange[]) affected where visit && affected)
              order by id for update)",

@@ -26,6 +26,8 @@ pub struct Filter {
     pub until: Option<DateTime<Utc>>,
     /// Only in these states.
     pub states: Vec<State>,
+    /// Only what the front desk has to settle.
+    pub on_work_list: bool,
 }
 
 impl Filter {
@@ -59,7 +61,7 @@ pub async fn list(
                      and ($11::date is null or r.visit_date = $11)
                      and ($12::timestamptz is null or lower(r.visit) > $12)
                      and ($13::timestamptz is null or lower(r.visit) < $13)
-                     and r.visit && tstzrange($4, $5) and r.state = any($6)
+                     and r.visit && tstzrange($4, $5) and r.state = any($6) and ($14::bool is not true or r.work_list_at is not null)
                      and ($7::timestamptz is null or (lower(r.visit), r.id) "# + $beyond + r#" ($7, $8::uuid))
                    order by "# + $order + r#" limit $9"#,
                 filter.patient.map(PatientId::uuid),
@@ -75,6 +77,7 @@ pub async fn list(
                 filter.date,
                 earliest,
                 latest,
+                filter.on_work_list,
             )
             .fetch_all(conn)
             .await

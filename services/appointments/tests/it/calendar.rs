@@ -1,5 +1,6 @@
 //! Scheduling as a test scripts it: everything is open but what is blocked. Answers a use case directly, or a whole service over gRPC.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use appointments::domain::Span;
@@ -9,7 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use kit::fields::{date, timestamp};
-use kit::ids::{FormId, ProviderId, RoomId};
+use kit::ids::{FormId, ProviderId, RoomId, ServiceTypeId};
 use proto::clinic::scheduling::v1 as pb;
 use proto::clinic::scheduling::v1::BlockCode;
 use proto::clinic::scheduling::v1::availability_service_server::{
@@ -17,8 +18,9 @@ use proto::clinic::scheduling::v1::availability_service_server::{
 };
 use proto::google::r#type::Interval;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
-/// Length of the one kind of visit there is.
+/// Length of a visit when the script says no other.
 const VISIT: TimeDelta = TimeDelta::minutes(15);
 
 /// What a test may change at any time.
@@ -27,6 +29,10 @@ pub(crate) struct Script {
     /// Who fits when any provider will do.
     pub(crate) providers: Vec<ProviderId>,
     pub(crate) copay: bool,
+    /// Length of visits of some kinds, in minutes.
+    pub(crate) minutes: HashMap<ServiceTypeId, i32>,
+    /// Kinds that nobody there offers.
+    pub(crate) not_offered: Vec<ServiceTypeId>,
     /// The form that visits ask for.
     pub(crate) intake_form: Option<FormId>,
     /// Provider's time before and after each visit.
@@ -46,6 +52,12 @@ pub(crate) struct Script {
 #[derive(Clone)]
 pub(crate) struct Calendar(Arc<Mutex<Script>>);
 
+impl Script {
+    fn length(&self, kind: ServiceTypeId) -> TimeDelta {
+        self.minutes.get(&kind).map_or(VISIT, |minutes| TimeDelta::minutes((*minutes).into()))
+    }
+}
+
 fn interval(start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Interval> {
     Some(Interval { start_time: Some(timestamp(start)), end_time: Some(timestamp(end)) })
 }
@@ -56,6 +68,8 @@ impl Calendar {
             rooms: (0..rooms).map(|_| RoomId::new()).collect(),
             providers: vec![],
             copay: false,
+            minutes: HashMap::new(),
+            not_offered: vec![],
             intake_form: None,
             buffers: (TimeDelta::zero(), TimeDelta::zero()),
             version: 1,
@@ -95,11 +109,15 @@ impl Calendar {
             return Err(Status::unavailable("scheduling is down"));
         }
         let start = DateTime::from_timestamp(request.start_time.unwrap().seconds, 0).unwrap();
-        let end = start + VISIT;
+        let kind = request.service_type_id.parse().unwrap();
+        let end = start + script.length(kind);
         let broken = script.blocks.iter().filter(|(_, span)| span.start < end && start < span.end);
+        let not_offered = script.not_offered.contains(&kind).then_some(BlockCode::ServiceNotOffered);
         let blocks: Vec<_> = broken
-            .map(|(code, _)| pb::Block {
-                code: *code as i32,
+            .map(|(code, _)| *code)
+            .chain(not_offered)
+            .map(|code| pb::Block {
+                code: code as i32,
                 message: format!("{} says no.", code.as_str_name()),
                 overridable: true,
                 ..Default::default()
@@ -133,19 +151,26 @@ impl Calendar {
         })
     }
 
-    fn found(&self, request: &pb::SearchAvailabilityRequest) -> Result<Vec<pb::Slot>, Status> {
+    fn found(
+        &self,
+        request: &pb::SearchAvailabilityRequest,
+    ) -> Result<pb::SearchAvailabilityResponse, Status> {
         let script = self.script();
         if script.down {
             return Err(Status::unavailable("scheduling is down"));
         }
         let query = request.query.clone().unwrap();
+        let asked = query.provider_ids.first().cloned();
+        let fits = script.providers.first().map(ToString::to_string);
         let slot = |start: &DateTime<Utc>| pb::Slot {
-            provider_id: query.provider_ids.first().cloned().unwrap_or_default(),
+            provider_id: asked.clone().or(fits.clone()).unwrap_or_default(),
             clinic_id: query.clinic_ids[0].clone(),
-            interval: interval(*start, *start + VISIT),
+            interval: interval(*start, *start + script.length(query.service_type_id.parse().unwrap())),
             local_start: start.with_timezone(&script.zone).to_rfc3339(),
         };
-        Ok(script.free.iter().map(slot).collect())
+        let slots = script.free.iter().map(slot).collect();
+        let calendar_versions = query.provider_ids.iter().map(|id| (id.clone(), script.version)).collect();
+        Ok(pb::SearchAvailabilityResponse { slots, calendar_versions, ..Default::default() })
     }
 
     /// Serves the same answers over gRPC until the test ends; answers where.
@@ -168,8 +193,29 @@ impl Scheduling for Calendar {
         answer
     }
 
-    async fn search(&self, request: pb::SearchAvailabilityRequest) -> Result<Vec<pb::Slot>, Error> {
+    async fn search(
+        &self,
+        request: pb::SearchAvailabilityRequest,
+    ) -> Result<pb::SearchAvailabilityResponse, Error> {
         self.found(&request).map_err(|status| Error::Remote(Box::new(status)))
+    }
+
+    async fn service_type(
+        &self,
+        id: ServiceTypeId,
+        _: &[Uuid],
+        _: &[Uuid],
+    ) -> Result<pb::ServiceType, Error> {
+        let script = self.script();
+        Ok(pb::ServiceType {
+            id: id.to_string(),
+            duration_minutes: script.length(id).num_minutes() as i32,
+            buffer_before_minutes: script.buffers.0.num_minutes() as i32,
+            buffer_after_minutes: script.buffers.1.num_minutes() as i32,
+            step_minutes: 15,
+            copay_required: script.copay,
+            ..Default::default()
+        })
     }
 }
 
@@ -186,7 +232,6 @@ impl AvailabilityService for Calendar {
         &self,
         request: Request<pb::SearchAvailabilityRequest>,
     ) -> Result<Response<pb::SearchAvailabilityResponse>, Status> {
-        let slots = self.found(request.get_ref())?;
-        Ok(Response::new(pb::SearchAvailabilityResponse { slots, ..Default::default() }))
+        self.found(request.get_ref()).map(Response::new)
     }
 }

@@ -12,14 +12,17 @@ use kit::auth::Caller;
 use kit::client::Outbound;
 use kit::db::Db;
 use kit::fields::{date, timestamp};
-use kit::ids::{AppointmentId, ChargeId, ClinicId, PatientId, ProviderId, RoomId, ServiceTypeId};
+use kit::ids::{
+    AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId,
+};
 use kit::status::reason;
 use proto::clinic::appointments::v1::booking_service_client::BookingServiceClient;
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1::{AuthorizeCopayRequest, Charge, ChargeState};
 use proto::clinic::scheduling::v1 as scheduling;
 use proto::clinic::scheduling::v1::{
-    CalendarChanged, CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest, SlotProvider,
+    CalendarChanged, CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest,
+    SearchAvailabilityResponse, SlotProvider,
 };
 use proto::google::r#type::Interval;
 use testkit::Servers;
@@ -34,6 +37,7 @@ mockall::mock! {
     #[async_trait]
     impl Billing for Clerk {
         async fn authorize(&self, request: AuthorizeCopayRequest) -> Authorization;
+        async fn has_card(&self, patient: PatientId, card: Option<PaymentMethodId>) -> Result<bool, Error>;
     }
 }
 
@@ -69,8 +73,23 @@ impl Scheduling for Open {
         })
     }
 
-    async fn search(&self, _: SearchAvailabilityRequest) -> Result<Vec<scheduling::Slot>, Error> {
-        Ok(vec![])
+    async fn search(&self, _: SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Error> {
+        Ok(SearchAvailabilityResponse::default())
+    }
+
+    async fn service_type(
+        &self,
+        id: ServiceTypeId,
+        _: &[Uuid],
+        _: &[Uuid],
+    ) -> Result<scheduling::ServiceType, Error> {
+        Ok(scheduling::ServiceType {
+            id: id.to_string(),
+            duration_minutes: 15,
+            buffer_after_minutes: self.buffer.num_minutes() as i32,
+            copay_required: self.copay,
+            ..Default::default()
+        })
     }
 }
 
@@ -188,6 +207,8 @@ impl World {
             patients_url: scheduling_url.clone(),
             billing_url: scheduling_url.clone(),
             scheduling_url,
+            offer_minutes: appointments::OFFER_MINUTES,
+            alternative_minutes: appointments::ALTERNATIVE_MINUTES,
         };
         let stop = self.servers.stop.clone();
         tokio::spawn(appointments::run(listener, config, self.servers.clock.clone(), stop));

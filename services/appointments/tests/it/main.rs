@@ -18,4 +18,5 @@ mod reschedule;
 mod rules;
 mod saga;
 mod visits;
+mod waitlist;
 mod watch;

@@ -227,8 +227,10 @@ fn offer(visit: &Visit, ends: DateTime<Utc>) -> WaitlistOffered {
 #[tokio::test]
 async fn an_offer_is_told_while_it_stands() {
     let suite = at_noon().await;
-    let (open, closed) = (suite.visit(), suite.visit());
+    let (open, closed, booking) = (suite.visit(), suite.visit(), suite.visit());
     let ends = suite.servers.clock.now() + TimeDelta::minutes(15);
+    let by_itself = WaitlistOffered { auto_book: true, ..offer(&booking, ends) };
+    suite.happens(&booking, 1, &by_itself).await;
     let over =
         WaitlistOfferClosed { appointment: closed.facts(AppointmentState::Declined), ..Default::default() };
     suite.happens(&closed, 2, &over).await;
@@ -239,6 +241,7 @@ async fn an_offer_is_told_while_it_stands() {
     let said = format!("Reply 1 to take it, 2 to pass, before {until}.");
     assert!(told[0].body.contains(&said), "{}", told[0].body);
     assert!(suite.messages(&closed).await.is_empty() && suite.reminders(&open).await.is_empty());
+    assert!(suite.messages(&booking).await.is_empty(), "the suite answers it");
 }
 
 /// Tells an event about a charge, as billing would.

@@ -11,10 +11,11 @@ use appointments::ports::{Authorization, Billing, Patients, Scheduling};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta};
 use kit::fields::{date, timestamp};
-use kit::ids::{PatientId, ProviderId, RoomId};
+use kit::ids::{PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId};
 use proto::clinic::billing::v1::{AuthorizeCopayRequest, Charge, ChargeState};
 use proto::clinic::scheduling::v1::{
-    Block, BlockCode, CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest, Slot, SlotProvider,
+    Block, BlockCode, CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest,
+    SearchAvailabilityResponse, ServiceType, SlotProvider,
 };
 use proto::google::r#type::Interval;
 use uuid::Uuid;
@@ -181,8 +182,12 @@ impl Scheduling for Neighbours {
         })
     }
 
-    async fn search(&self, _: SearchAvailabilityRequest) -> Result<Vec<Slot>, Error> {
-        Ok(vec![])
+    async fn search(&self, _: SearchAvailabilityRequest) -> Result<SearchAvailabilityResponse, Error> {
+        Ok(SearchAvailabilityResponse::default())
+    }
+
+    async fn service_type(&self, id: ServiceTypeId, _: &[Uuid], _: &[Uuid]) -> Result<ServiceType, Error> {
+        Ok(ServiceType { id: id.to_string(), ..Default::default() })
     }
 }
 
@@ -195,6 +200,10 @@ impl Patients for Neighbours {
 
 #[async_trait]
 impl Billing for Neighbours {
+    async fn has_card(&self, _: PatientId, _: Option<PaymentMethodId>) -> Result<bool, Error> {
+        Ok(true)
+    }
+
     async fn authorize(&self, request: AuthorizeCopayRequest) -> Authorization {
         let parse = |text: &str| text.parse::<Uuid>().unwrap();
         let (appointment, attempt) = (parse(&request.appointment_id), parse(&request.request_id));

@@ -83,7 +83,8 @@ impl Rig {
 
     /// A case of its own on empty tables.
     pub(crate) async fn case(&mut self) -> Case<'_> {
-        let empty = "truncate reservation, change, outbox, request, calendar_seen";
+        let empty =
+            "truncate reservation, change, outbox, request, calendar_seen, waitlist_entry, offer, freed";
         sqlx::raw_sql(empty).execute(self.db.pool()).await.unwrap();
         let neighbours = Neighbours::new();
         let app = self.app(&neighbours);

@@ -1,0 +1,248 @@
+//! Places that a displaced visit could move to: the three nearest are held until its patient takes one, turns them down or lets a day
+//! pass; whatever else becomes of the visit gives them back. When none is held any more, the front desk has it on its work list.
+//!
+//! They are held before the visit is displaced, each in a transaction of its own, so that visits displaced by one change take the next
+//! place where they meet, and neither waits for the other. What a crash leaves held is taken up by the next judgement of the visit, or
+//! given back.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use kit::fields::{date, timestamp};
+use kit::ids::{AppointmentId, ClinicId, OfferId, PatientId, ProviderId};
+use kit::merges;
+use proto::clinic::appointments::v1::SlotOption;
+use proto::clinic::scheduling::v1::AvailabilityQuery;
+use sqlx::PgConnection;
+
+use super::App;
+use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Slot};
+use super::keep::{Made, Proposal};
+use super::offers::close;
+use super::refill::{BATCH, Known};
+use crate::domain::waitlist::{ALTERNATIVES, OfferState};
+use crate::domain::{Conflict, DRIVE_LEASE, NewReservation, Reservation, Span, State};
+use crate::error::Error;
+use crate::store::By;
+use crate::{store, wire};
+
+/// Days before and after a displaced visit in which places are looked for.
+const DAYS: (i64, i64) = (3, 14);
+/// Places that are tried for one visit: more than the visits judged beside it can take away.
+const TRIED: i64 = 60;
+/// Judging a visit and displacing it take this many leases at most; places held before and for nothing are given back.
+const LEASES: f64 = 4.0;
+
+/// A free place near a displaced visit.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    provider: ProviderId,
+    clinic: ClinicId,
+    visit: Span,
+}
+
+/// What is held instead of a visit.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    rows: Vec<Reservation>,
+    /// Those that were there before.
+    found: usize,
+}
+
+impl Held {
+    /// As its patient is told, in the order of preference.
+    pub(super) fn told(&self) -> Vec<SlotOption> {
+        self.rows.iter().map(told).collect()
+    }
+}
+
+fn told(row: &Reservation) -> SlotOption {
+    // The zone came from scheduling, which only knows zones of this same table.
+    let zone: Tz = row.time_zone.parse().unwrap_or(Tz::UTC);
+    SlotOption {
+        provider_id: row.provider_id.to_string(),
+        clinic_id: row.clinic_id.to_string(),
+        interval: wire::interval(row.start, row.end),
+        local_start: row.start.with_timezone(&zone).to_rfc3339(),
+        offer_id: row.id.to_string(),
+        expire_time: row.hold_expires_at.map(timestamp),
+    }
+}
+
+impl App {
+    /// Holds the places nearest to a visit that is about to be displaced. What cannot be found out leaves its patient with fewer.
+    pub(super) async fn hold_alternatives(&self, visit: &Reservation) -> Held {
+        let mut held = Held::default();
+        if let Err(error) = self.try_hold(visit, &mut held).await {
+            let cause = format!("{:#}", anyhow::Error::from(error));
+            tracing::info!(id = %visit.id, cause, "fewer places than wanted are held instead of a displaced visit");
+        }
+        held
+    }
+
+    async fn try_hold(&self, visit: &Reservation, held: &mut Held) -> Result<(), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        held.rows = store::alternatives(&mut conn, visit.id).await?;
+        held.found = held.rows.len();
+        let patient = merges::survivor(&mut conn, visit.patient_id).await?;
+        drop(conn);
+        if held.rows.len() >= ALTERNATIVES {
+            return Ok(());
+        }
+        let mut known = Known::default();
+        for place in self.places_near(visit).await? {
+            if held.rows.len() >= ALTERNATIVES {
+                break;
+            }
+            if let Some(row) = self.hold_place(visit, patient, place, held.rows.len() + 1, &mut known).await?
+            {
+                held.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds a place, if the schedule, the rivals and the patient's other visits allow.
+    async fn hold_place(
+        &self,
+        visit: &Reservation,
+        patient: PatientId,
+        place: Place,
+        preference: usize,
+        known: &mut Known,
+    ) -> Result<Option<Reservation>, Error> {
+        let slot = Slot {
+            patient: Some(patient),
+            service_type: visit.service_type_id,
+            clinic: place.clinic,
+            provider: Some(place.provider),
+            room: None,
+            start: place.visit.start,
+            override_reason: String::new(),
+        };
+        let proposal = Proposal {
+            patient,
+            entry: None,
+            replaces: Some(visit.id),
+            preference: i16::try_from(preference).ok(),
+            auto_book: false,
+            payment_method: None,
+        };
+        for judgement in 0..JUDGEMENTS {
+            if judgement > 0 {
+                tokio::time::sleep(CALENDAR_PAUSE).await;
+            }
+            let Some(judged) = self.ask(&slot, known).await? else { return Ok(None) };
+            if !self.suits_patient(visit, patient, &judged).await? {
+                return Ok(None);
+            }
+            match self.keep(&proposal, &judged).await? {
+                Made::Yes(row) => return Ok(Some(*row)),
+                Made::Taken | Made::NoRoom | Made::NotTheirs => return Ok(None),
+                Made::Stale => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the visit could move there as far as its patient's other visits go.
+    async fn suits_patient(
+        &self,
+        visit: &Reservation,
+        patient: PatientId,
+        judged: &Judged,
+    ) -> Result<bool, Error> {
+        let Some(&(provider, _)) = judged.providers.first() else { return Ok(false) };
+        let moved =
+            NewReservation { id: visit.id, state: State::Booked, patient_id: patient, ..judged.new.clone() };
+        let mut conn = self.db.pool().acquire().await?;
+        let clashes = store::conflicts(&mut conn, &moved, provider, &[]).await?;
+        Ok(!clashes.iter().any(|clash| Conflict::is_own_rule(clash.rule.reason())))
+    }
+
+    /// Free places of its kind at its clinic, nearest first.
+    async fn places_near(&self, visit: &Reservation) -> Result<Vec<Place>, Error> {
+        let (before, after) = DAYS;
+        let query = AvailabilityQuery {
+            service_type_id: visit.service_type_id.to_string(),
+            clinic_ids: vec![visit.clinic_id.to_string()],
+            first_date: Some(date(visit.visit_date - TimeDelta::days(before))),
+            last_date: Some(date(visit.visit_date + TimeDelta::days(after))),
+            any_provider: true,
+            ..Default::default()
+        };
+        let places: Vec<Place> = self.nearest(query, visit.start).await.iter().filter_map(place_of).collect();
+        let providers: Vec<_> = places.iter().map(|place| place.provider.uuid()).collect();
+        let starts: Vec<_> = places.iter().map(|place| place.visit.start).collect();
+        let ends: Vec<_> = places.iter().map(|place| place.visit.end).collect();
+        let mut conn = self.db.pool().acquire().await?;
+        let free = store::free_of(&mut conn, &providers, &starts, &ends, TRIED).await?;
+        Ok(free.into_iter().filter_map(|at| places.get(usize::try_from(at).ok()?).copied()).collect())
+    }
+
+    /// Gives back what was held for a visit that is not displaced after all.
+    pub(super) async fn give_back(&self, held: &Held) -> Result<(), Error> {
+        for row in held.rows.iter().skip(held.found) {
+            self.end_offer(row.id, OfferState::Withdrawn).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts what nobody has answered on the work list, and gives back what is held for nothing.
+    pub(super) async fn look_at_displaced(&self) -> Result<(), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        store::put_on_work_list(&mut conn).await?;
+        let pointless =
+            store::without_displacement(&mut conn, DRIVE_LEASE.as_secs_f64() * LEASES, BATCH).await?;
+        drop(conn);
+        for id in pointless {
+            self.end_offer(id, OfferState::Withdrawn).await?;
+        }
+        Ok(())
+    }
+}
+
+fn place_of(slot: &SlotOption) -> Option<Place> {
+    let instant = |t: prost_types::Timestamp| DateTime::from_timestamp(t.seconds, 0);
+    let interval = slot.interval?;
+    Some(Place {
+        provider: slot.provider_id.parse().ok()?,
+        clinic: slot.clinic_id.parse().ok()?,
+        visit: Span { start: instant(interval.start_time?)?, end: instant(interval.end_time?)? },
+    })
+}
+
+/// A locked visit is displaced no more: what is held instead of it is given back.
+pub(super) async fn release(tx: &mut PgConnection, visit: AppointmentId, by: By<'_>) -> Result<(), Error> {
+    for row in store::lock_alternatives(tx, visit).await? {
+        end(tx, row, by).await?;
+    }
+    Ok(())
+}
+
+/// A locked visit that is displaced moves: to the place of the `offer` named, which is closed already, or to `start` with `provider`.
+/// The place it takes of those held instead of it is accepted, the others are given back. Answers the offer that it takes.
+pub(super) async fn leave(
+    tx: &mut PgConnection,
+    visit: AppointmentId,
+    held: Vec<Reservation>,
+    (provider, start): (ProviderId, DateTime<Utc>),
+    offer: Option<OfferId>,
+    by: By<'_>,
+) -> Result<Option<OfferId>, Error> {
+    let mut taken = offer;
+    for mut row in held.into_iter().filter(|row| offer != Some(row.id.uuid().into())) {
+        let here = (row.provider_id, row.start) == (provider, start);
+        if here && taken.is_none() && !row.is_over() {
+            taken = Some(row.id.uuid().into());
+            close(tx, &mut row, OfferState::Accepted, by, Some(visit)).await?;
+        } else {
+            end(tx, row, by).await?;
+        }
+    }
+    Ok(taken)
+}
+
+async fn end(tx: &mut PgConnection, mut row: Reservation, by: By<'_>) -> Result<(), Error> {
+    let outcome = if row.is_over() { OfferState::Expired } else { OfferState::Withdrawn };
+    close(tx, &mut row, outcome, by, None).await.map(drop)
+}
