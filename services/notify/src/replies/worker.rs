@@ -30,14 +30,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::ports::{Cancelled, Holder, Holders, Moved, OfferAnswer, Settled, Visits, Wish};
-use super::understand::{Word, understand};
 use crate::dispatch::{POLL, UNKNOWN_WAIT, backoff};
 use crate::domain::notice::{Answer, Facts};
 use crate::events::optional;
 use crate::handover::{Handover, LEASE};
 use crate::ports::{Outcome, Ports, Sms};
-use crate::store::inbound::{self, Asked, Claimed, Decision, Question};
-use crate::store::{self, Message, offers, outgoing};
+use crate::store::inbound::{self, Asked, Claimed, Decision};
+use crate::store::{self, Message, outgoing};
 use crate::writer::{Subject, Writer};
 
 /// Texts in hand at once.
@@ -52,10 +51,6 @@ const RECENT: TimeDelta = TimeDelta::hours(1);
 const ALL_ANSWERS: i64 = 20;
 /// …in this time, in which what is not understood is explained once, too.
 const SINCE: TimeDelta = TimeDelta::hours(24);
-/// A question asked so long ago is not what a digit answers.
-const QUESTION: TimeDelta = TimeDelta::hours(24);
-/// Who has answered a question answers it again within this, and means no visit that was spoken of earlier.
-const AGAIN: TimeDelta = TimeDelta::hours(1);
 /// An answer that could not be sent for so long is not sent any more.
 const STALE: TimeDelta = TimeDelta::minutes(30);
 /// Visits that a question offers at most: one digit each.
@@ -134,7 +129,7 @@ impl Replies {
     }
 
     /// Changes a claimed text while the claim is this process's; answers whether it was.
-    async fn holding(
+    pub(super) async fn holding(
         &self,
         claimed: &Claimed,
         change: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<()>,
@@ -172,111 +167,6 @@ impl Replies {
             self.send(claimed, &message, &phone).await?;
         }
         Ok(())
-    }
-
-    /// What a text means; and the question to ask back, where that is not clear.
-    async fn decide(
-        &self,
-        claimed: &Claimed,
-        holders: &[Holder],
-    ) -> anyhow::Result<(Decision, Option<Reply>)> {
-        if let Some(mut decision) = claimed.decision {
-            if let [only] = holders {
-                decision.patient.get_or_insert(only.patient);
-            }
-            return Ok((decision, None));
-        }
-        let Word::Digit(digit) = understand(&claimed.body) else {
-            anyhow::bail!("a word whose meaning was not decided when it came");
-        };
-        let (decision, reply) = self.read_digit(claimed, digit, holders).await?;
-        if reply.is_none() {
-            // What is done for it must not be decided anew when the visits have changed by it.
-            let now = self.now();
-            let decided =
-                async |tx: &mut PgConnection| inbound::decide(tx, claimed.message, &decision, now).await;
-            anyhow::ensure!(self.holding(claimed, decided).await?, "another replica has this text by now");
-        }
-        Ok((decision, reply))
-    }
-
-    async fn read_digit(
-        &self,
-        claimed: &Claimed,
-        digit: u8,
-        holders: &[Holder],
-    ) -> anyhow::Result<(Decision, Option<Reply>)> {
-        let patients: Vec<PatientId> = holders.iter().map(|holder| holder.patient).collect();
-        let unknown = Decision {
-            patient: if let [only] = patients[..] { Some(only) } else { None },
-            ..Decision::plain(ReplyMeaning::Unknown)
-        };
-        let asked = inbound::asked(self.db.pool(), &patients, claimed.receive_time).await?;
-        let since = claimed.receive_time - QUESTION;
-        let question = inbound::question(self.db.pool(), claimed.number, &patients, since).await?;
-        // A reminder that came after a question is what was read last.
-        let newest = asked.iter().map(|visit| visit.at).max();
-        if let Some(question) = question.filter(|question| newest.is_none_or(|newest| newest <= question.at))
-            && let Some((decision, reply)) = self.answers(claimed, digit, &question, &patients).await?
-        {
-            return Ok((decision.unwrap_or(unknown), reply));
-        }
-        let meaning = match digit {
-            1 => ReplyMeaning::Confirm,
-            2 => ReplyMeaning::Cancel,
-            _ => return Ok((unknown, None)),
-        };
-        match &asked[..] {
-            [] => Ok((unknown, None)),
-            [visit] => {
-                let about = Decision {
-                    patient: Some(visit.patient),
-                    appointment: Some(visit.appointment),
-                    in_reply_to: Some(visit.message),
-                    ..Decision::plain(meaning)
-                };
-                Ok((about, None))
-            }
-            several => {
-                let about = Decision { patient: unknown.patient, ..Decision::plain(meaning) };
-                Ok((about, Some(Reply::which(several))))
-            }
-        }
-    }
-
-    /// What a digit says to the newest question; `None` = it says nothing to that, for it is settled. The decision is `None` where the
-    /// digit was not offered.
-    async fn answers(
-        &self,
-        claimed: &Claimed,
-        digit: u8,
-        question: &Question,
-        patients: &[PatientId],
-    ) -> anyhow::Result<Option<(Option<Decision>, Option<Reply>)>> {
-        let pool = self.db.pool();
-        if question.answered.is_some_and(|at| at < claimed.receive_time - AGAIN) {
-            return Ok(None);
-        }
-        let settled = question.asks_which && question.answered.is_some();
-        // Of several offers at one phone the newest was read last, but the others stand.
-        if question.about_offers && (settled || !question.asks_which) {
-            let open = offers::unanswered(pool, claimed.number, patients).await?;
-            match &open[..] {
-                [] => {}
-                [only] => return Ok(Some((inbound::choice(pool, only.message, digit).await?, None))),
-                several => {
-                    let meaning = match digit {
-                        1 => ReplyMeaning::AcceptOffer,
-                        2 => ReplyMeaning::DeclineOffer,
-                        _ => return Ok(Some((None, None))),
-                    };
-                    return Ok(Some((Some(Decision::plain(meaning)), Some(Reply::which(several)))));
-                }
-            }
-        } else if settled {
-            return Ok(None);
-        }
-        Ok(Some((inbound::choice(pool, question.message, digit).await?, None)))
     }
 
     /// Does what a text asks for; answers what to say to it.
@@ -522,13 +412,13 @@ impl Replies {
         Ok(())
     }
 
-    fn now(&self) -> DateTime<Utc> {
+    pub(super) fn now(&self) -> DateTime<Utc> {
         self.clock.now().trunc_subsecs(6)
     }
 }
 
 /// An answer, and what belongs to it.
-struct Reply {
+pub(super) struct Reply {
     answer: Answer,
     /// The visits whose digits it offers.
     offered: Vec<Asked>,
@@ -540,7 +430,7 @@ struct Reply {
 
 impl Reply {
     /// Asks which of these was meant.
-    fn which(several: &[Asked]) -> Self {
+    pub(super) fn which(several: &[Asked]) -> Self {
         let several = &several[..several.len().min(MOST_CHOICES)];
         let which = Answer::Which(several.iter().map(|visit| (visit.start, visit.zone)).collect());
         Self { offered: several.to_vec(), ..Self::from(which) }
