@@ -9,6 +9,7 @@ mod consent;
 mod faults;
 mod intake;
 mod merges;
+mod offers;
 mod refusals;
 mod texts;
 mod vacation;

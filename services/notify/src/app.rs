@@ -1,6 +1,7 @@
 //! What somebody asks for: messages to be sent now, and the words they are written in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -13,6 +14,7 @@ use proto::clinic::appointments::v1::AppointmentState;
 use proto::clinic::notify::v1::{Channel, DropReason, MessageKind, MessageState};
 use sqlx::PgConnection;
 
+use crate::bells::Bells;
 use crate::courier::unreachable;
 use crate::domain::notice::{Facts, capped, expires, is_unasked};
 use crate::domain::{Visit, is_quiet};
@@ -42,6 +44,8 @@ pub struct App {
     pub ports: Ports,
     /// Whose words.
     pub writer: Writer,
+    /// What wakes those who send.
+    pub bells: Arc<Bells>,
 }
 
 /// A message that somebody wants sent.

@@ -1,17 +1,21 @@
-//! The worker by which notices become messages when they may be told. Any number of replicas may run it.
+//! The workers by which notices become messages when they may be told: one for offers, which stand for minutes and queue behind nothing,
+//! and one for all others. Any number of replicas may run them.
 //!
 //! Whether a patient may be told, and how, is asked when it is sent and not before: consent, numbers, languages and zones change. A
 //! text is handed over once its row is committed, and looked up at the provider before it is handed over again, as reminders are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use futures::{StreamExt as _, stream};
 use kit::clock::Clock;
 use kit::db::Db;
 use proto::clinic::notify::v1::{Channel, DropReason, MessageKind, MessageState};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::bells::Bells;
 use crate::dispatch::{UNKNOWN_WAIT, backoff};
 use crate::domain::Judgement;
 use crate::domain::notice::{FORM_GRACE, capped, is_unasked, judge, needs_consent};
@@ -22,12 +26,33 @@ use crate::store::{Message, opt_out, outgoing};
 use crate::words::Text;
 use crate::writer::{Subject, Writer, form_open};
 
-/// Notices in hand at once.
-const BATCH: i64 = 64;
+/// Notices claimed at once.
+const BATCH: u32 = 16;
+/// Notices in hand at once: connections to the database are few.
+const IN_HAND: u32 = 4 * BATCH;
 /// All that is done for one notice at one time takes this long at most: its claim outlives it.
 const TEND: Duration = Duration::from_secs(45);
 /// Pause between two looks when nothing more is due.
 const POLL: Duration = Duration::from_millis(200);
+
+/// Which notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Offers of freed time.
+    Offers,
+    /// All others.
+    News,
+}
+
+impl Queue {
+    fn bell(self, bells: &Bells) -> &Notify {
+        match self {
+            Self::Offers => &bells.offers,
+            Self::News => &bells.news,
+        }
+    }
+}
+
 /// Tells what is to be told.
 #[derive(Clone)]
 pub struct Courier {
@@ -56,29 +81,53 @@ impl Courier {
         Self { db, clock, ports, handover, writer }
     }
 
-    /// Works until `stop`; what is in hand then is finished first.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Works on one of the queues until `stop`, woken by its bell; what is in hand then is finished first.
+    pub async fn run(self, queue: Queue, bells: Arc<Bells>, stop: CancellationToken) {
+        let room = Arc::new(Semaphore::new(IN_HAND as usize));
+        let in_hand = TaskTracker::new();
         let mut told = false;
         while !stop.is_cancelled() {
-            match self.batch().await {
-                Ok(BATCH) => continue,
-                Ok(_) => told = false,
+            match self.round(queue, &room, &in_hand, &stop).await {
+                Ok(true) => continue,
+                Ok(false) => told = false,
                 Err(error) if !told => {
                     tracing::warn!(%error, "notices wait");
                     told = true;
                 }
                 Err(_) => {}
             }
-            stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = queue.bell(&bells).notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
         }
+        in_hand.close();
+        in_hand.wait().await;
     }
 
-    /// Claims and tends one batch; answers how many.
-    async fn batch(&self) -> sqlx::Result<i64> {
-        let claimed = notices::claim(self.db.pool(), BATCH, LEASE).await?;
-        let count = claimed.len() as i64;
-        stream::iter(claimed).for_each_concurrent(None, |claimed| self.tend(claimed)).await;
-        Ok(count)
+    /// Claims a batch as soon as there is room for it, and has it tended; answers whether there may be more.
+    async fn round(
+        &self,
+        queue: Queue,
+        room: &Arc<Semaphore>,
+        in_hand: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> sqlx::Result<bool> {
+        let places = stop.run_until_cancelled(room.clone().acquire_many_owned(BATCH)).await;
+        let Some(Ok(mut places)) = places else { return Ok(false) };
+        let offers = queue == Queue::Offers;
+        let claimed = notices::claim(self.db.pool(), offers, BATCH.into(), LEASE).await?;
+        let full = claimed.len() == BATCH as usize;
+        for claimed in claimed {
+            let place = places.split(1);
+            let courier = self.clone();
+            in_hand.spawn(async move {
+                courier.tend(claimed).await;
+                drop(place);
+            });
+        }
+        Ok(full)
     }
 
     async fn tend(&self, claimed: Claimed) {
@@ -147,7 +196,10 @@ impl Courier {
             notice.channel = Channel::Email;
         }
         let judged = match notice.channel {
-            Channel::Sms => judge(notice.kind, notice.expire_time, now, contact.zone.unwrap_or(claimed.zone)),
+            Channel::Sms => {
+                let (what, zone) = ((notice.kind, notice.facts.asked), contact.zone.unwrap_or(claimed.zone));
+                judge(what, notice.expire_time, now, zone)
+            }
             Channel::Email | Channel::Unspecified if now < notice.expire_time => Judgement::Send,
             Channel::Email | Channel::Unspecified => Judgement::Drop(DropReason::TooLate),
         };
@@ -215,15 +267,16 @@ impl Courier {
         phone: String,
     ) -> anyhow::Result<()> {
         let now = self.now();
+        // A connection at a time: whoever holds one must not wait for another.
+        let number = self.handover.number(&phone).await?;
         let mut tx = self.db.begin().await?;
-        if is_unasked(notice.kind) {
+        if is_unasked(notice.kind) && !notice.facts.asked {
             let sent = notices::texts_to(&mut tx, notice.patient, notice.id, now).await?;
             if capped(&sent, now).is_some() {
                 drop(tx);
                 return self.drop(claimed, notice, DropReason::CapReached, now).await;
             }
         }
-        let number = self.handover.number(&phone).await?;
         let Some(lease) = notices::renew(&mut tx, claimed, number, LEASE).await? else {
             drop(tx);
             let opted_out = opt_out::among(self.db.pool(), &[number]).await?;
@@ -245,7 +298,11 @@ impl Courier {
 
         let validity = (notice.expire_time - now).to_std().unwrap_or_default();
         let sms = Sms { message: message.id, to: phone, body: text.body.clone(), validity };
-        match self.handover.send(&sms, self.handover.turn().await?).await {
+        let turn = match notice.kind {
+            MessageKind::WaitlistOffer => self.handover.no_turn().await?,
+            _ => self.handover.turn().await?,
+        };
+        match self.handover.send(&sms, turn).await {
             Outcome::Taken(reference) => {
                 self.handover.taken(&message, &reference).await?;
                 self.forget(claimed).await

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bells::Bells;
 use crate::domain::notice::Facts;
 use crate::domain::{Judgement, judge};
 use crate::handover::{Handover, LEASE, Start};
@@ -56,8 +57,8 @@ impl Dispatcher {
         Self { db, clock, ports, handover, writer }
     }
 
-    /// Works until `stop`; what is in hand then is finished first.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Works until `stop`, woken by the bell of reminders; what is in hand then is finished first.
+    pub async fn run(self, bells: Arc<Bells>, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(IN_HAND as usize));
         let in_hand = TaskTracker::new();
         let mut told = false;
@@ -75,7 +76,11 @@ impl Dispatcher {
                 }
             };
             if !pause.is_zero() {
-                stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = bells.reminders.notified() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
         }
         in_hand.close();

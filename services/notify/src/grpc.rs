@@ -225,6 +225,7 @@ impl NotifyService for Notify {
         let queued = self.app.queue(&mut fresh.tx, &granted).await?;
         let answer = message(&queued, reads_texts(&caller));
         fresh.finish(&answer).await.map_err(Error::from)?;
+        self.app.bells.ring(queued.kind);
         Ok(Response::new(answer))
     }
 

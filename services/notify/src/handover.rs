@@ -95,6 +95,12 @@ impl Handover {
         Ok(turns.into_iter().next().unwrap_or_else(Instant::now))
     }
 
+    /// As [`Handover::turn`], for a text that cannot wait: it leaves at once, and those that are booked after it leave later for it.
+    pub async fn no_turn(&self) -> sqlx::Result<Instant> {
+        self.pace.book(1).await?;
+        Ok(Instant::now())
+    }
+
     /// Hands over one text.
     pub async fn send(&self, sms: &Sms, turn: Instant) -> Outcome {
         tokio::time::sleep_until(turn).await;

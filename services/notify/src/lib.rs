@@ -6,6 +6,7 @@
 //! | [`gsm7`], [`words`], [`templates`] | how texts are counted; the words of each message in each language |
 //! | [`planning`] | appointments' and billing's events become visits, reminders and notices |
 //! | [`writer`], [`courier`] | messages are written; notices become messages when they may be told |
+//! | [`bells`] | workers are woken when something was committed that is due |
 //! | [`dispatch`], [`post`] | the workers that text and e-mail what is due |
 //! | [`handover`], [`group`], [`pace`] | texts on their way to the provider, written in groups, at the sender's pace |
 //! | [`callback`], [`signature`] | what the provider tells, and whether it is the provider who tells it |
@@ -22,6 +23,7 @@
 //! the provider's list before anything else: so a text is never sent twice, whenever the process dies.
 
 pub mod app;
+pub mod bells;
 pub mod callback;
 pub mod config;
 pub mod courier;
@@ -110,12 +112,13 @@ pub async fn serve(
     portal_url: &str,
 ) -> anyhow::Result<()> {
     let (db, clock) = (platform.db.clone(), platform.clock.clone());
+    let bells = Arc::<bells::Bells>::default();
     let subjects = planning::visit_subjects();
     let visits = Subscription { context: "appointments", consumer: NAME, subjects };
-    platform.follow(visits, Arc::new(planning::Visits::new(clock.clone())));
+    platform.follow(visits, Arc::new(planning::Visits::new(clock.clone(), bells.clone())));
     let subjects = planning::payment_subjects();
     let payments = Subscription { context: "billing", consumer: NAME, subjects };
-    platform.follow(payments, Arc::new(planning::Payments::new(clock.clone())));
+    platform.follow(payments, Arc::new(planning::Payments::new(clock.clone(), bells.clone())));
     platform.follow(merges::subscription(), Arc::new(merges::Merges));
 
     let templates = templates::Templates::new(db.clone(), default_language);
@@ -124,16 +127,20 @@ pub async fn serve(
     let handover = Handover::new(db.clone(), clock.clone(), ports.sms.clone(), pace);
     let dispatcher =
         Dispatcher::new(db.clone(), clock.clone(), ports.clone(), handover.clone(), writer.clone());
-    platform.spawn(dispatcher.run(platform.stop.clone()));
+    platform.spawn(dispatcher.run(bells.clone(), platform.stop.clone()));
     let courier =
         courier::Courier::new(db.clone(), clock.clone(), ports.clone(), handover.clone(), writer.clone());
-    platform.spawn(courier.run(platform.stop.clone()));
+    for queue in [courier::Queue::Offers, courier::Queue::News] {
+        platform.spawn(courier.clone().run(queue, bells.clone(), platform.stop.clone()));
+    }
     let post = post::Post::new(db.clone(), clock.clone(), ports.clone());
     platform.spawn(post.run(platform.stop.clone()));
 
     let bell = Arc::default();
     let webhooks = Webhooks::new(db.clone(), clock.clone(), handover.clone(), sms, Arc::clone(&bell));
-    let app = app::App { db: db.clone(), clock: clock.clone(), ports: ports.clone(), writer: writer.clone() };
+    let (ports_of_app, writer_of_app) = (ports.clone(), writer.clone());
+    let app =
+        app::App { db: db.clone(), clock: clock.clone(), ports: ports_of_app, writer: writer_of_app, bells };
     let own_number = sms.sms_from.clone();
     let replies = Replies { db, clock, ports, partners, handover, writer, own_number, bell };
     platform.spawn(replies.run(platform.stop.clone()));

@@ -3,6 +3,9 @@
 //! Every event of a visit carries the whole visit, so only its version matters: an older one than the newest heard of changes nothing,
 //! and any order of delivery ends in the same state. Charges likewise.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context as _;
 use async_trait::async_trait;
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
@@ -21,10 +24,12 @@ use proto::clinic::notify::v1::{Channel, MessageKind};
 use proto::google::r#type::{Interval, Money};
 use sqlx::PgConnection;
 
+use crate::bells::Bells;
 use crate::domain::notice::{Alternative, Facts, INTAKE_LEAD, LAPSE_GRACE, expires};
-use crate::domain::{KINDS, Visit, plan};
+use crate::domain::{KINDS, Visit, first_look, plan};
 use crate::store;
 use crate::store::notices::{self, Notice};
+use crate::store::offers;
 
 /// Calls `$each!` with every event that moves, keeps or ends a booked visit or an offer.
 macro_rules! visits_followed {
@@ -110,7 +115,10 @@ macro_rules! telling {
 }
 
 telling! {
-    AppointmentBooked: |_told| Tale::of(MessageKind::Booked, Facts::default());
+    AppointmentBooked: |told| {
+        let from_offer = told.appointment_id.parse().ok().filter(|_| !told.waitlist_entry_id.is_empty());
+        Tale::of(MessageKind::Booked, Facts { from_offer, ..Facts::default() })
+    };
     AppointmentRescheduled: |told| moved(told);
     AppointmentCancelled: |told| {
         let late_fee = told.cancellation.as_ref().is_some_and(|cancellation| cancellation.fee_due);
@@ -135,10 +143,9 @@ telling! {
 /// A move that kept its time lets a displaced visit stand: it is booked, as it was.
 fn moved(told: &AppointmentRescheduled) -> Option<Tale> {
     let start_of = |facts: &Option<AppointmentFacts>| start(facts.as_ref()?.interval.as_ref());
-    match start_of(&told.previous).filter(|old| Some(*old) != start_of(&told.appointment)) {
-        None => Tale::of(MessageKind::Booked, Facts::default()),
-        old_start => Tale::of(MessageKind::Rescheduled, Facts { old_start, ..Facts::default() }),
-    }
+    let old_start = start_of(&told.previous).filter(|old| Some(*old) != start_of(&told.appointment));
+    let kind = if old_start.is_some() { MessageKind::Rescheduled } else { MessageKind::Booked };
+    Tale::of(kind, Facts { old_start, from_offer: told.offer_id.parse().ok(), ..Facts::default() })
 }
 
 fn alternative(slot: &SlotOption) -> Option<Alternative> {
@@ -191,12 +198,15 @@ fn read(event: &Incoming, facts: &AppointmentFacts) -> anyhow::Result<Visit> {
 #[derive(Debug)]
 pub struct Visits {
     clock: Clock,
+    bells: Arc<Bells>,
+    /// A reminder was planned that is looked at next.
+    near: AtomicBool,
 }
 
 impl Visits {
-    /// Planned by `clock`.
-    pub fn new(clock: Clock) -> Self {
-        Self { clock }
+    /// Planned by `clock`; rings `bells` for what is due.
+    pub fn new(clock: Clock, bells: Arc<Bells>) -> Self {
+        Self { clock, bells, near: AtomicBool::new(false) }
     }
 }
 
@@ -213,6 +223,9 @@ impl Handler for Visits {
         if visit.standing() {
             for kind in KINDS {
                 let planned = plan(kind, visit.start, now, visit.zone);
+                if first_look(kind, visit.start, now) <= now {
+                    self.near.store(true, Ordering::Relaxed);
+                }
                 store::insert_reminder(tx, &visit, kind, planned, now).await?;
             }
         }
@@ -221,17 +234,33 @@ impl Handler for Visits {
         }
         Ok(())
     }
+
+    async fn committed(&self, events: &[Incoming]) {
+        let offers = <WaitlistOffered as prost::Name>::full_name();
+        if events.iter().any(|event| event.subject == offers) {
+            self.bells.offers.notify_one();
+        }
+        if events.iter().any(|event| event.subject != offers) {
+            self.bells.news.notify_one();
+        }
+        if self.near.swap(false, Ordering::Relaxed) {
+            self.bells.reminders.notify_one();
+        }
+    }
 }
 
 /// Plans what a patient is told of a visit that changed at `at`.
 async fn tell(
     tx: &mut PgConnection,
     visit: &Visit,
-    tale: Tale,
+    mut tale: Tale,
     at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> anyhow::Result<()> {
     use MessageKind as K;
+    if let Some(offer) = tale.facts.from_offer {
+        tale.facts.asked = offers::is_taken_by_text(tx, offer, at - ANSWERED).await?;
+    }
     let end = |kind| expires(kind, at, Some(visit.start));
     let expire_time = tale.ends.map_or(end(tale.kind), |ends| ends.min(end(tale.kind)));
     let notice = |kind, channel, or_email, facts, expire_time| Notice {
@@ -331,12 +360,13 @@ fn money(money: &Money) -> String {
 #[derive(Debug)]
 pub struct Payments {
     clock: Clock,
+    bells: Arc<Bells>,
 }
 
 impl Payments {
-    /// Planned by `clock`.
-    pub fn new(clock: Clock) -> Self {
-        Self { clock }
+    /// Planned by `clock`; rings `bells` for what is due.
+    pub fn new(clock: Clock, bells: Arc<Bells>) -> Self {
+        Self { clock, bells }
     }
 }
 
@@ -354,11 +384,38 @@ impl Handler for Payments {
         }
         Ok(())
     }
+
+    async fn committed(&self, _: &[Incoming]) {
+        self.bells.news.notify_one();
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_due_at_once_rings_when_it_is_committed() {
+        let bells = Arc::<Bells>::default();
+        let rung = || {
+            let [offers, news, reminders] = [&bells.offers, &bells.news, &bells.reminders];
+            [offers, news, reminders].map(|bell| bell.notified().now_or_never().is_some())
+        };
+        let visits = Visits::new(Clock::System, bells.clone());
+        let at = DateTime::UNIX_EPOCH;
+        let offered = Incoming::new(uuid::Uuid::nil(), 1, at, &WaitlistOffered::default());
+        let booked = Incoming::new(uuid::Uuid::nil(), 1, at, &AppointmentBooked::default());
+        visits.committed(&[]).await;
+        assert_eq!(rung(), [false, false, false]);
+        visits.committed(std::slice::from_ref(&offered)).await;
+        assert_eq!(rung(), [true, false, false]);
+        visits.committed(&[booked, offered]).await;
+        assert_eq!(rung(), [true, true, false]);
+        Payments::new(Clock::System, bells.clone()).committed(&[]).await;
+        assert_eq!(rung(), [false, true, false]);
+    }
 
     #[test]
     fn money_is_told_with_its_cents_and_its_currency() {

@@ -1,5 +1,5 @@
 //! All SQL: visits, reminders and their planning here, sending in [`outgoing`] and [`bulk`], the pace of it in [`sender`],
-//! texts received in [`inbound`], who wants none in [`opt_out`], lists in [`lists`].
+//! texts received in [`inbound`], offers in [`offers`], who wants no texts in [`opt_out`], lists in [`lists`].
 //!
 //! Enums are stored by their names in the contract.
 
@@ -8,6 +8,7 @@ pub mod inbound;
 pub mod lists;
 pub mod mails;
 pub mod notices;
+pub mod offers;
 pub mod opt_out;
 pub mod outgoing;
 pub mod sender;

@@ -179,8 +179,11 @@ impl About<'_> {
         let (day, hour) =
             (self.start.map(date).unwrap_or_default(), self.start.map(time).unwrap_or_default());
         let answer = self.facts.answer.as_ref();
-        let outcome = answer.and_then(|answer| builtin::outcome(answer, spoken, &day, &hour));
-        let outcome = outcome.map(|told| format!("{told} {fee}").trim_end().to_owned());
+        let outcome = answer.and_then(|answer| builtin::outcome(answer, spoken, (&day, &hour), self.link));
+        let outcome = outcome.map(|told| match answer {
+            Some(Answer::Cancelled) => format!("{told} {fee}").trim_end().to_owned(),
+            _ => told,
+        });
         let which = if let Some(Answer::Which(visits)) = answer { visits.as_slice() } else { &[] };
         let which = which.iter().map(|(start, zone)| start.with_timezone(zone));
         let instead = self.facts.alternatives.iter().map(|other| other.start.with_timezone(&self.zone));
@@ -229,14 +232,21 @@ impl Text {
     }
 }
 
-/// A text message: one of GSM-7 where the clinic's name can be written in that alphabet and the rest leaves room for it; a name that
-/// is too long is shortened.
+/// A text message: one of GSM-7 where the clinic's name can be written in that alphabet and the rest leaves room for it. One that is too
+/// long goes without the phone if it has a link, and a name that is too long is shortened.
 pub fn sms(pattern: &Pattern, mut values: Values) -> Text {
     let whole = written(pattern, &values);
     let fits = |text: &Text| text.measure.encoding != TextEncoding::Gsm7 || text.measure.units <= ONE_TEXT;
     let mut name: Vec<char> =
         values.get(&Placeholder::ClinicName).map(|name| name.chars().collect()).unwrap_or_default();
     let mut text = whole.clone();
+    if !fits(&text)
+        && pattern.placeholders().contains(&Placeholder::Link)
+        && is_said(&values, Placeholder::Link)
+    {
+        values.remove(&Placeholder::ClinicPhone);
+        text = written(pattern, &values);
+    }
     while !fits(&text) {
         if name.pop().is_none() {
             // Nothing is won without the name: two texts that say who writes are better.
@@ -247,6 +257,10 @@ pub fn sms(pattern: &Pattern, mut values: Values) -> Text {
         text = written(pattern, &values);
     }
     text
+}
+
+fn is_said(values: &Values, placeholder: Placeholder) -> bool {
+    values.get(&placeholder).is_some_and(|value| !value.is_empty())
 }
 
 fn written(pattern: &Pattern, values: &Values) -> Text {

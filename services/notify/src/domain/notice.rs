@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use kit::ids::ProviderId;
+use kit::ids::{AppointmentId, ProviderId};
 use proto::clinic::notify::v1::{DropReason, MessageKind};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,11 @@ pub struct Facts {
     pub offer_ends: Option<DateTime<Utc>>,
     /// A fee is due for a late cancellation.
     pub late_fee: bool,
+    /// The patient has asked for it by text just now, and is not answered otherwise.
+    pub asked: bool,
+    /// The offer of freed time that led to it.
+    #[serde(skip)]
+    pub from_offer: Option<AppointmentId>,
     /// Values that are said as they are, by placeholder.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub given: BTreeMap<String, String>,
@@ -73,6 +78,12 @@ pub enum Answer {
     Gone,
     /// Something else was noted.
     Noted,
+    /// The time that was offered is not to be had any more.
+    Missed,
+    /// It is, but no card paid for it.
+    Unpaid,
+    /// It is, but for another visit of the patient's.
+    Clashes,
     /// Which of these visits is meant? Their starts and zones, in the order of the digits.
     Which(Vec<(DateTime<Utc>, Tz)>),
     /// What this number is for.
@@ -87,6 +98,7 @@ impl Answer {
         match self {
             Self::Confirmed | Self::Cancelled | Self::Moved => MessageKind::ReplyOutcome,
             Self::Taken | Self::Gone | Self::Noted => MessageKind::ReplyOutcome,
+            Self::Missed | Self::Unpaid | Self::Clashes => MessageKind::ReplyOutcome,
             Self::Which(_) => MessageKind::ReplyChoice,
             Self::Help => MessageKind::Help,
             Self::OptedIn => MessageKind::OptIn,
@@ -133,16 +145,26 @@ pub fn expires(kind: MessageKind, at: DateTime<Utc>, start: Option<DateTime<Utc>
     start.map_or(news, |start| start.min(news))
 }
 
-/// Judges a text of a kind at `now`, that is worth sending until `expires`, for a recipient in `zone`.
-pub fn judge(kind: MessageKind, expires: DateTime<Utc>, now: DateTime<Utc>, zone: Tz) -> Judgement {
+/// Judges a text of a kind at `now`, that is worth sending until `expires`, for a recipient in `zone`. What was asked for waits for no
+/// morning, and an offer is for now.
+pub fn judge(
+    (kind, asked): (MessageKind, bool),
+    expires: DateTime<Utc>,
+    now: DateTime<Utc>,
+    zone: Tz,
+) -> Judgement {
     if now >= expires {
         return Judgement::Drop(DropReason::TooLate);
     }
-    if !is_unasked(kind) || !is_quiet(now, zone) {
+    if asked || !is_unasked(kind) || !is_quiet(now, zone) {
         return Judgement::Send;
     }
     let morning = next_morning(now, zone);
-    if morning < expires { Judgement::Wait(morning) } else { Judgement::Drop(DropReason::QuietHours) }
+    if morning < expires && kind != MessageKind::WaitlistOffer {
+        Judgement::Wait(morning)
+    } else {
+        Judgement::Drop(DropReason::QuietHours)
+    }
 }
 
 /// How long until a patient who got texts at `sent`, newest first, may get another; `None` = now.
@@ -168,12 +190,21 @@ mod tests {
     #[test]
     fn a_notice_waits_for_the_morning_while_it_is_news() {
         let night = at("2026-06-10T22:00:00-04:00");
-        let judged = |kind, expires| judge(kind, expires, night, New_York);
+        let judged = |kind, expires| judge((kind, false), expires, night, New_York);
         let morning = at("2026-06-11T08:00:00-04:00");
         assert_eq!(judged(MessageKind::Booked, night + NEWS), Judgement::Wait(morning));
         assert_eq!(judged(MessageKind::Booked, morning), Judgement::Drop(DropReason::QuietHours));
         assert_eq!(judged(MessageKind::Booked, night), Judgement::Drop(DropReason::TooLate));
         assert_eq!(judged(MessageKind::SignInCode, night + ASKED), Judgement::Send);
+    }
+
+    #[test]
+    fn an_offer_waits_for_no_morning_and_neither_does_what_a_patient_asked_for() {
+        let night = at("2026-06-10T22:00:00-04:00");
+        let judged = |kind, asked| judge((kind, asked), night + NEWS, night, New_York);
+        let dropped = Judgement::Drop(DropReason::QuietHours);
+        assert_eq!(judged(MessageKind::WaitlistOffer, false), dropped);
+        assert_eq!(judged(MessageKind::Booked, true), Judgement::Send);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whom texts come from, and the visits that they confirm and cancel.
+//! Whom texts come from, the visits that they confirm and cancel, and the offers that they answer.
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -8,15 +8,16 @@ use kit::fields::timestamp;
 use kit::ids::{AppointmentId, PatientId};
 use kit::status::reason;
 use proto::clinic::appointments::v1::booking_service_client::BookingServiceClient;
+use proto::clinic::appointments::v1::waitlist_service_client::WaitlistServiceClient;
 use proto::clinic::appointments::v1::{
-    Appointment, AppointmentState, CancelAppointmentRequest, CancelledBy, GetAppointmentRequest,
-    RescheduleAppointmentRequest,
+    AcceptOfferRequest, Appointment, AppointmentState, CancelAppointmentRequest, CancelledBy, CopayState,
+    DeclineOfferRequest, GetAppointmentRequest, ListOffersRequest, OfferState, RescheduleAppointmentRequest,
 };
 use proto::clinic::patients::v1::patient_service_client::PatientServiceClient;
 use proto::clinic::patients::v1::{
     AccessPurpose, SearchPatientsRequest, SetSmsConsentRequest, SmsConsentSource, SmsConsentState,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::domain::notice::Alternative;
@@ -27,6 +28,12 @@ const MOST_PATIENTS: i32 = 20;
 const WORDING: usize = 1000;
 /// Reasons of the appointments service: someone was faster.
 const TAKEN: [&str; 2] = ["SLOT_TAKEN", "ROOM_TAKEN"];
+/// …the co-pay was not to be had from a card…
+const UNPAID: [&str; 2] = ["PAYMENT_DECLINED", "PAYMENT_METHOD_REQUIRED"];
+/// …another visit of the patient's is in the way.
+const CLASHES: [&str; 2] = ["PATIENT_BUSY", "WITHIN_7_DAYS"];
+/// Answered offers of a patient that are looked through: it is the latest that a text is about.
+const LATEST_OFFERS: i32 = 50;
 
 /// Someone who is reached at a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +86,37 @@ pub trait Visits: Send + Sync {
         to: Alternative,
         request: Uuid,
     ) -> anyhow::Result<Moved>;
+
+    /// Takes an offer for its patient, or turns it down, once for each `request`. An error is worth another try.
+    async fn answer_offer(&self, answer: OfferAnswer, request: Uuid) -> anyhow::Result<Settled>;
+}
+
+/// What a patient says to an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfferAnswer {
+    /// Which: the appointment that holds the time.
+    pub offer: AppointmentId,
+    /// Whose.
+    pub patient: PatientId,
+    /// Whether the patient takes it.
+    pub takes: bool,
+}
+
+/// What came of an answer to an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It led to its visit just now.
+    Booked,
+    /// It led to its visit before.
+    BookedBefore,
+    /// It is turned down.
+    Declined,
+    /// It has ended otherwise: the time is another's, or will be.
+    Ended,
+    /// It stands, but the co-pay was not to be had from the patient's card.
+    Unpaid,
+    /// It stands, but another visit of the patient's is in the way.
+    Clashes,
 }
 
 /// A cancellation.
@@ -157,21 +195,92 @@ impl Holders for HoldersRpc {
 
 /// The appointments service over gRPC.
 #[derive(Clone, Debug)]
-pub struct VisitsRpc(BookingServiceClient<Outbound>);
+pub struct VisitsRpc {
+    bookings: BookingServiceClient<Outbound>,
+    waitlist: WaitlistServiceClient<Outbound>,
+}
 
 impl VisitsRpc {
     /// Through `outbound`.
     pub fn new(outbound: Outbound) -> Self {
-        Self(BookingServiceClient::new(outbound))
+        Self {
+            bookings: BookingServiceClient::new(outbound.clone()),
+            waitlist: WaitlistServiceClient::new(outbound),
+        }
     }
 
     async fn visit(&self, appointment: AppointmentId) -> anyhow::Result<Option<Appointment>> {
         let request = GetAppointmentRequest { appointment_id: appointment.to_string(), ..Default::default() };
-        match self.0.clone().get_appointment(request).await {
+        match self.bookings.clone().get_appointment(request).await {
             Ok(found) => Ok(Some(found.into_inner())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status).context("asking the appointments service"),
         }
+    }
+
+    async fn accept(&self, offer: AppointmentId, request: Uuid) -> anyhow::Result<Option<Settled>> {
+        let request = AcceptOfferRequest {
+            request_id: request.to_string(),
+            offer_id: offer.to_string(),
+            ..Default::default()
+        };
+        let status = match self.waitlist.clone().accept_offer(request).await {
+            Ok(visit) => return accepted(visit.get_ref()).map(Some),
+            Err(status) => status,
+        };
+        let reason = reason(&status);
+        if UNPAID.contains(&reason.as_str()) {
+            return Ok(Some(Settled::Unpaid));
+        }
+        if CLASHES.contains(&reason.as_str()) {
+            return Ok(Some(Settled::Clashes));
+        }
+        if has_ended(&status) || TAKEN.contains(&reason.as_str()) {
+            return Ok(None);
+        }
+        Err(status).context("accepting at the appointments service")
+    }
+
+    async fn decline(&self, offer: AppointmentId, request: Uuid) -> anyhow::Result<Option<Settled>> {
+        let request = DeclineOfferRequest { request_id: request.to_string(), offer_id: offer.to_string() };
+        match self.waitlist.clone().decline_offer(request).await {
+            Ok(_) => Ok(Some(Settled::Declined)),
+            Err(status) if has_ended(&status) => Ok(None),
+            Err(status) => Err(status).context("declining at the appointments service"),
+        }
+    }
+
+    /// How an offer ended that can be answered no more.
+    async fn ended(&self, OfferAnswer { offer, patient, .. }: OfferAnswer) -> anyhow::Result<Settled> {
+        let request = ListOffersRequest {
+            patient_id: patient.to_string(),
+            states: vec![OfferState::Accepted.into(), OfferState::Declined.into()],
+            page_size: LATEST_OFFERS,
+            ..Default::default()
+        };
+        let listed = self.waitlist.clone().list_offers(request).await;
+        let offers = listed.context("asking the appointments service for offers")?.into_inner().offers;
+        let found = offers.iter().find(|known| known.id == offer.to_string());
+        Ok(match found.map(|offer| offer.state()) {
+            Some(OfferState::Accepted) => Settled::BookedBefore,
+            Some(OfferState::Declined) => Settled::Declined,
+            _ => Settled::Ended,
+        })
+    }
+}
+
+/// Whether the appointments service refuses for good.
+fn has_ended(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::NotFound)
+}
+
+/// What an offer became that was not refused. One that is undecided is asked about again.
+fn accepted(visit: &Appointment) -> anyhow::Result<Settled> {
+    let copay = visit.copay.as_ref().map(|copay| copay.state()).unwrap_or_default();
+    match (visit.state(), copay) {
+        (AppointmentState::Offered, CopayState::ActionRequired | CopayState::Declined) => Ok(Settled::Unpaid),
+        (AppointmentState::Offered, _) => anyhow::bail!("the co-pay of an accepted offer is undecided"),
+        _ => Ok(Settled::Booked),
     }
 }
 
@@ -189,7 +298,7 @@ impl Visits for VisitsRpc {
             etag: String::new(),
             cancelled_by: CancelledBy::Patient.into(),
         };
-        match self.0.clone().cancel_appointment(request).await {
+        match self.bookings.clone().cancel_appointment(request).await {
             Ok(visit) => {
                 let late_fee = visit.get_ref().cancellation.is_some_and(|cancellation| cancellation.fee_due);
                 Ok(Some(Cancelled { late_fee }))
@@ -226,11 +335,22 @@ impl Visits for VisitsRpc {
             start_time: Some(start),
             ..Default::default()
         };
-        match self.0.clone().reschedule_appointment(request).await {
+        match self.bookings.clone().reschedule_appointment(request).await {
             Ok(_) => Ok(Moved::Done),
             Err(status) if status.code() == Code::FailedPrecondition => Ok(Moved::Taken),
             Err(status) if TAKEN.contains(&reason(&status).as_str()) => Ok(Moved::Taken),
             Err(status) => Err(status).context("moving at the appointments service"),
+        }
+    }
+
+    async fn answer_offer(&self, answer: OfferAnswer, request: Uuid) -> anyhow::Result<Settled> {
+        let settled = match answer.takes {
+            true => self.accept(answer.offer, request).await?,
+            false => self.decline(answer.offer, request).await?,
+        };
+        match settled {
+            Some(settled) => Ok(settled),
+            None => self.ended(answer).await,
         }
     }
 }

@@ -18,7 +18,7 @@ use futures::stream;
 use kit::clock::Clock;
 use kit::db::Db;
 use kit::fields::timestamp;
-use kit::ids::{MessageId, PatientId};
+use kit::ids::{AppointmentId, MessageId, PatientId};
 use kit::messaging::outbox;
 use proto::clinic::notify::v1::{
     Channel, DropReason, FailureReason, MessageState, ReplyMeaning, ReplyReceived,
@@ -29,8 +29,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::ports::{Cancelled, Holder, Holders, Moved, Visits, Wish};
-use super::understand::{Word, understand};
+use super::ports::{Cancelled, Holder, Holders, Moved, OfferAnswer, Settled, Visits, Wish};
 use crate::dispatch::{POLL, UNKNOWN_WAIT, backoff};
 use crate::domain::notice::{Answer, Facts};
 use crate::events::optional;
@@ -52,8 +51,6 @@ const RECENT: TimeDelta = TimeDelta::hours(1);
 const ALL_ANSWERS: i64 = 20;
 /// …in this time, in which what is not understood is explained once, too.
 const SINCE: TimeDelta = TimeDelta::hours(24);
-/// A question asked so long ago is not what a digit answers.
-const QUESTION: TimeDelta = TimeDelta::hours(24);
 /// An answer that could not be sent for so long is not sent any more.
 const STALE: TimeDelta = TimeDelta::minutes(30);
 /// Visits that a question offers at most: one digit each.
@@ -132,7 +129,7 @@ impl Replies {
     }
 
     /// Changes a claimed text while the claim is this process's; answers whether it was.
-    async fn holding(
+    pub(super) async fn holding(
         &self,
         claimed: &Claimed,
         change: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<()>,
@@ -170,77 +167,6 @@ impl Replies {
             self.send(claimed, &message, &phone).await?;
         }
         Ok(())
-    }
-
-    /// What a text means; and the question to ask back, where that is not clear.
-    async fn decide(
-        &self,
-        claimed: &Claimed,
-        holders: &[Holder],
-    ) -> anyhow::Result<(Decision, Option<Reply>)> {
-        if let Some(mut decision) = claimed.decision {
-            if let [only] = holders {
-                decision.patient.get_or_insert(only.patient);
-            }
-            return Ok((decision, None));
-        }
-        let Word::Digit(digit) = understand(&claimed.body) else {
-            anyhow::bail!("a word whose meaning was not decided when it came");
-        };
-        let (decision, reply) = self.read_digit(claimed, digit, holders).await?;
-        if reply.is_none() {
-            // What is done for it must not be decided anew when the visits have changed by it.
-            let now = self.now();
-            let decided =
-                async |tx: &mut PgConnection| inbound::decide(tx, claimed.message, &decision, now).await;
-            anyhow::ensure!(self.holding(claimed, decided).await?, "another replica has this text by now");
-        }
-        Ok((decision, reply))
-    }
-
-    async fn read_digit(
-        &self,
-        claimed: &Claimed,
-        digit: u8,
-        holders: &[Holder],
-    ) -> anyhow::Result<(Decision, Option<Reply>)> {
-        let patients: Vec<PatientId> = holders.iter().map(|holder| holder.patient).collect();
-        let unknown = Decision {
-            patient: if let [only] = patients[..] { Some(only) } else { None },
-            ..Decision::plain(ReplyMeaning::Unknown)
-        };
-        let asked = inbound::asked(self.db.pool(), &patients, claimed.receive_time).await?;
-        let since = claimed.receive_time - QUESTION;
-        let question = inbound::question(self.db.pool(), claimed.number, &patients, since).await?;
-        // A reminder that came after a question is what was read last.
-        let newest = asked.iter().map(|visit| visit.at).max();
-        if let Some((question, _)) = question.filter(|(_, at)| newest.is_none_or(|newest| newest <= *at)) {
-            let choice = inbound::choice(self.db.pool(), question, digit).await?;
-            return Ok((choice.unwrap_or(unknown), None));
-        }
-        let meaning = match digit {
-            1 => ReplyMeaning::Confirm,
-            2 => ReplyMeaning::Cancel,
-            _ => return Ok((unknown, None)),
-        };
-        match &asked[..] {
-            [] => Ok((unknown, None)),
-            [visit] => {
-                let about = Decision {
-                    patient: Some(visit.patient),
-                    appointment: Some(visit.appointment),
-                    in_reply_to: Some(visit.message),
-                    ..Decision::plain(meaning)
-                };
-                Ok((about, None))
-            }
-            several => {
-                let several = &several[..several.len().min(MOST_CHOICES)];
-                let which = Answer::Which(several.iter().map(|visit| (visit.start, visit.zone)).collect());
-                let reply = Reply { offered: several.to_vec(), ..Reply::from(which) };
-                Ok((Decision { patient: unknown.patient, ..Decision::plain(meaning) }, Some(reply)))
-            }
-        }
     }
 
     /// Does what a text asks for; answers what to say to it.
@@ -290,7 +216,24 @@ impl Replies {
                 };
                 Reply { start: Some(to.start), ..answer.into() }
             }
-            ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer => Answer::Noted.into(),
+            ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer => {
+                let answer = OfferAnswer {
+                    offer: decision.offer.context("an answer to no offer")?.into(),
+                    patient: decision.patient.context("an answer to nobody's offer")?,
+                    takes: decision.meaning == ReplyMeaning::AcceptOffer,
+                };
+                match visits.answer_offer(answer, request).await? {
+                    // The visit is told as visits are.
+                    Settled::Booked => return Ok(None),
+                    Settled::BookedBefore => Answer::Confirmed,
+                    Settled::Declined if answer.takes => Answer::Missed,
+                    Settled::Declined => Answer::Noted,
+                    Settled::Ended => Answer::Missed,
+                    Settled::Unpaid => Answer::Unpaid,
+                    Settled::Clashes => Answer::Clashes,
+                }
+                .into()
+            }
             ReplyMeaning::Help | ReplyMeaning::Unknown | ReplyMeaning::Unspecified => Answer::Help.into(),
         };
         Ok(Some(reply))
@@ -307,7 +250,8 @@ impl Replies {
         let now = self.now();
         let patient = decision.patient.or_else(|| holders.first().map(|holder| holder.patient));
         let holder = holders.iter().find(|holder| Some(holder.patient) == patient);
-        let visit = match decision.appointment {
+        let about = decision.appointment.or(decision.offer.map(AppointmentId::from));
+        let visit = match about {
             Some(appointment) => inbound::visit(self.db.pool(), appointment).await?,
             None => None,
         };
@@ -323,7 +267,7 @@ impl Replies {
             Facts { answer: Some(reply.answer.clone()), late_fee: reply.late_fee, ..Facts::default() };
         let subject = Subject {
             clinic,
-            appointment: decision.appointment,
+            appointment: about,
             start: reply.start.or(start),
             zone,
             form_open: false,
@@ -334,7 +278,7 @@ impl Replies {
         Ok(Message {
             id: MessageId::new(),
             patient,
-            appointment: decision.appointment,
+            appointment: about,
             appointment_version: 0,
             reminder: None,
             in_reply_to: Some(claimed.message),
@@ -468,13 +412,13 @@ impl Replies {
         Ok(())
     }
 
-    fn now(&self) -> DateTime<Utc> {
+    pub(super) fn now(&self) -> DateTime<Utc> {
         self.clock.now().trunc_subsecs(6)
     }
 }
 
 /// An answer, and what belongs to it.
-struct Reply {
+pub(super) struct Reply {
     answer: Answer,
     /// The visits whose digits it offers.
     offered: Vec<Asked>,
@@ -482,6 +426,15 @@ struct Reply {
     late_fee: bool,
     /// It speaks of another time than the visit's.
     start: Option<DateTime<Utc>>,
+}
+
+impl Reply {
+    /// Asks which of these was meant.
+    pub(super) fn which(several: &[Asked]) -> Self {
+        let several = &several[..several.len().min(MOST_CHOICES)];
+        let which = Answer::Which(several.iter().map(|visit| (visit.start, visit.zone)).collect());
+        Self { offered: several.to_vec(), ..Self::from(which) }
+    }
 }
 
 impl From<Answer> for Reply {

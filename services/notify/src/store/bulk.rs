@@ -28,8 +28,8 @@ pub struct Starting {
 }
 
 /// Writes down the messages of claimed reminders and marks these as handed over, with their leases renewed: nobody looks for a message
-/// before the provider must have answered. Answers the new leases; left out are reminders whose lease was lost, whose visit moved or
-/// ended, whose recipient opted out meanwhile, or has got as many texts as [`CAPS`] allow.
+/// before the provider must have answered. Answers the new leases; left out are reminders whose lease was lost, that another is changing
+/// at this moment, whose visit moved or ended, whose recipient opted out meanwhile, or has got as many texts as [`CAPS`] allow.
 pub async fn start(
     pool: &PgPool,
     batch: &[Starting],
@@ -47,10 +47,13 @@ pub async fn start(
                select * from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bytea[], $5::text[], $6::text[],
                                     $7::text[], $8::text[], $9::int[])
                    as t (reminder_id, lease, message_id, number_hash, kind, language, body, encoding, segments)
+           ), held as (
+               -- Whoever holds one of them now changes it. To wait for that, holding others, may be to wait for ever.
+               select i.*, r.patient_id from input i join notify.reminder r on r.id = i.reminder_id
+               for update of r skip locked
            ), ranked as (
                -- Of several for one patient, each counts those before it.
-               select i.*, row_number() over (partition by r.patient_id order by i.reminder_id) - 1 as ahead
-               from input i join notify.reminder r on r.id = i.reminder_id
+               select h.*, row_number() over (partition by h.patient_id order by h.reminder_id) - 1 as ahead from held h
            ), started as (
                update notify.reminder r
                set state = 'REMINDER_STATE_SENDING', message_id = i.message_id, update_time = $10,
@@ -121,11 +124,16 @@ pub async fn taken(
     let (ids, references): (Vec<Uuid>, Vec<String>) =
         messages.iter().map(|(id, reference)| (id.uuid(), reference.clone())).unzip();
     let rows = sqlx::query!(
-        "with sent as (
+        "with held as (
+             -- In one order everywhere, so that two who settle the same messages do not wait for each other.
+             select m.id, i.reference
+             from unnest($1::uuid[], $2::text[]) as i (id, reference) join notify.message m on m.id = i.id
+             order by m.id for update of m
+         ), sent as (
              update notify.message m
              set state = 'MESSAGE_STATE_SENT', provider_reference = i.reference, send_time = $3, update_time = $3,
                  version = version + 1
-             from unnest($1::uuid[], $2::text[]) as i (id, reference)
+             from held i
              where m.id = i.id and m.state in ('MESSAGE_STATE_QUEUED', 'MESSAGE_STATE_SENDING', 'MESSAGE_STATE_UNKNOWN')
              returning m.id, m.version, m.reminder_id
          ), closed as (

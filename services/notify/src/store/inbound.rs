@@ -191,10 +191,10 @@ pub async fn next(tx: &mut PgConnection, message: MessageId, wait: Option<Durati
     .map(drop)
 }
 
-/// A visit to come that its patient was reminded of.
+/// A visit to come that its patient was reminded of, or one that was offered.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Which.
+    /// Which; an offer is the appointment that holds its time.
     pub appointment: AppointmentId,
     /// Whose.
     pub patient: PatientId,
@@ -204,7 +204,7 @@ pub struct Asked {
     pub start: DateTime<Utc>,
     /// The clinic's time zone.
     pub zone: Tz,
-    /// The newest reminder of it.
+    /// The newest text about it.
     pub message: MessageId,
     /// When that was made.
     pub at: DateTime<Utc>,
@@ -245,18 +245,33 @@ pub async fn asked(pool: &PgPool, patients: &[PatientId], now: DateTime<Utc>) ->
     Ok(asked.collect())
 }
 
-/// The newest message since `since` that offers digits of its own: to one of these patients, or in answer to this number. `None` when
-/// there is none, or when it was answered.
+/// A message that offers digits of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Which.
+    pub message: MessageId,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// It asks which visit, or which offer, was meant.
+    pub asks_which: bool,
+    /// It is about offers.
+    pub about_offers: bool,
+    /// When it was last answered; `None` = not yet.
+    pub answered: Option<DateTime<Utc>>,
+}
+
+/// The newest message since `since` that offers digits of its own: to one of these patients, or in answer to this number.
 pub async fn question(
     pool: &PgPool,
     number: NumberHash,
     patients: &[PatientId],
     since: DateTime<Utc>,
-) -> sqlx::Result<Option<(MessageId, DateTime<Utc>)>> {
+) -> sqlx::Result<Option<Question>> {
     let patients: Vec<Uuid> = patients.iter().map(|id| id.uuid()).collect();
     let row = sqlx::query!(
-        r#"select m.id, m.create_time,
-                  exists (select from notify.message a where a.in_reply_to_id = m.id) as "answered!"
+        r#"select m.id, m.create_time, m.kind = 'MESSAGE_KIND_REPLY_CHOICE' as "asks_which!",
+                  exists (select from notify.choice c where c.message_id = m.id and c.offer_id is not null) as "about_offers!",
+                  (select max(a.create_time) from notify.message a where a.in_reply_to_id = m.id) as answered
            from notify.message m
            where m.create_time >= $3
              and exists (select from notify.choice c where c.message_id = m.id)
@@ -269,14 +284,20 @@ pub async fn question(
     )
     .fetch_optional(pool)
     .await?;
-    Ok(row.filter(|row| !row.answered).map(|row| (row.id.into(), row.create_time)))
+    Ok(row.map(|row| Question {
+        message: row.id.into(),
+        at: row.create_time,
+        asks_which: row.asks_which,
+        about_offers: row.about_offers,
+        answered: row.answered,
+    }))
 }
 
 /// What a digit means as the answer to a question; `None` = it was not offered.
 pub async fn choice(pool: &PgPool, question: MessageId, digit: u8) -> sqlx::Result<Option<Decision>> {
     let row = sqlx::query!(
         r#"select c.meaning, c.appointment_id, c.offer_id, v.patient_id as "patient_id?"
-           from notify.choice c left join notify.visit v on v.appointment_id = c.appointment_id
+           from notify.choice c left join notify.visit v on v.appointment_id = coalesce(c.appointment_id, c.offer_id)
            where c.message_id = $1 and c.digit = $2"#,
         question.uuid(),
         i32::from(digit),
@@ -310,7 +331,7 @@ pub async fn alternative(
     Ok(row.map(|row| Alternative { provider: row.provider_id.into(), start: row.start_time }))
 }
 
-/// Offers digits in a message: the first stands for the first visit, and so on.
+/// Offers digits in a message: the first stands for the first visit, or the first offer, and so on.
 pub async fn offer(
     tx: &mut PgConnection,
     message: MessageId,
@@ -318,12 +339,15 @@ pub async fn offer(
     visits: &[AppointmentId],
 ) -> sqlx::Result<()> {
     let visits: Vec<Uuid> = visits.iter().map(|id| id.uuid()).collect();
+    let offers = matches!(meaning, ReplyMeaning::AcceptOffer | ReplyMeaning::DeclineOffer);
     sqlx::query!(
-        "insert into notify.choice (message_id, digit, meaning, appointment_id)
-         select $1, place, $2, visit from unnest($3::uuid[]) with ordinality as listed (visit, place)",
+        "insert into notify.choice (message_id, digit, meaning, appointment_id, offer_id)
+         select $1, place, $2, case when not $4 then visit end, case when $4 then visit end
+         from unnest($3::uuid[]) with ordinality as listed (visit, place)",
         message.uuid(),
         meaning.as_str_name(),
         &visits,
+        offers,
     )
     .execute(tx)
     .await

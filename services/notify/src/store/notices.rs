@@ -152,13 +152,13 @@ pub async fn remember_charge(tx: &mut PgConnection, charge: ChargeId, version: i
     Ok(true)
 }
 
-/// Claims up to `limit` notices whose time has come, for `lease`.
-pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<Vec<Claimed>> {
+/// Claims up to `limit` notices whose time has come, for `lease`: offers, or all others.
+pub async fn claim(pool: &PgPool, offers: bool, limit: i64, lease: Duration) -> sqlx::Result<Vec<Claimed>> {
     let mut conn = pool.acquire().await?;
     let rows = sqlx::query!(
         r#"with due as (
                select id from notify.notice
-               where next_try <= clock.now()
+               where (kind = 'MESSAGE_KIND_WAITLIST_OFFER') = $3 and next_try <= clock.now()
                order by next_try
                limit $1
                for update skip locked
@@ -180,6 +180,7 @@ pub async fn claim(pool: &PgPool, limit: i64, lease: Duration) -> sqlx::Result<V
            from claimed n left join notify.visit v on v.appointment_id = n.appointment_id"#,
         limit,
         lease.as_secs_f64(),
+        offers,
     )
     .fetch_all(&mut *conn)
     .await?;

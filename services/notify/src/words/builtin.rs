@@ -67,12 +67,12 @@ pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str
             "{clinic_name}: llene el formulario de su cita {date}, {time}.\n{intake_link}\n{clinic_phone}"
         }
         (K::WaitlistOffer, English) => {
-            "{clinic_name}: a time is free, {date} at {time}. Reply {accept_digit} to take it, {decline_digit} to pass, before \
-             {expiry_time}.\nQuestions: {clinic_phone}"
+            "{clinic_name}: free {date}, {time}. Reply {accept_digit} to take it, {decline_digit} to pass, before \
+             {expiry_time}.\n{link}\nQuestions: {clinic_phone}"
         }
         (K::WaitlistOffer, Spanish) => {
-            "{clinic_name}: hora libre, {date}, {time}. Responda {accept_digit} para tomarla, {decline_digit} para dejarla, \
-             antes de {expiry_time}.\nTel: {clinic_phone}"
+            "{clinic_name}: libre {date}, {time}. Responda {accept_digit} (sí) o {decline_digit} (no) antes de \
+             {expiry_time}.\n{link}\nTel: {clinic_phone}"
         }
         (K::LateVisit, English) => {
             "{clinic_name}: we run {delay_minutes} minutes late. Your visit {date}, {time} will start later.\nQuestions: \
@@ -119,8 +119,13 @@ pub(super) fn text(kind: MessageKind, language: Language) -> Option<&'static str
     })
 }
 
-/// What became of a reply, for {outcome}, about a visit on `date` at `time`; `None` = the answer is no outcome.
-pub(super) fn outcome(answer: &Answer, language: Language, date: &str, time: &str) -> Option<String> {
+/// What became of a reply, for {outcome}, about a visit on `date` at `time`, which `link` leads to; `None` = the answer is no outcome.
+pub(super) fn outcome(
+    answer: &Answer,
+    language: Language,
+    (date, time): (&str, &str),
+    link: &str,
+) -> Option<String> {
     use Answer as A;
     use Language::{English, Spanish};
     Some(match (answer, language) {
@@ -136,6 +141,24 @@ pub(super) fn outcome(answer: &Answer, language: Language, date: &str, time: &st
         (A::Gone, Spanish) => "Esta cita ya fue cambiada o terminó.".to_owned(),
         (A::Noted, English) => "Thank you, we have noted your answer.".to_owned(),
         (A::Noted, Spanish) => "Gracias, hemos anotado su respuesta.".to_owned(),
+        (A::Missed, English) => "This time is not free any more.".to_owned(),
+        (A::Missed, Spanish) => "Esa hora ya no está libre.".to_owned(),
+        (A::Unpaid, English) if link.is_empty() => {
+            "Your co-pay failed. To take this time, call us.".to_owned()
+        }
+        (A::Unpaid, English) => format!("Your co-pay failed. To take this time, call us or use {link}"),
+        (A::Unpaid, Spanish) if link.is_empty() => {
+            "No se pudo cobrar el copago. Para tomar la hora, llámenos.".to_owned()
+        }
+        (A::Unpaid, Spanish) => {
+            format!("No se pudo cobrar el copago. Para tomar la hora, llame o use {link}")
+        }
+        (A::Clashes, English) => {
+            "Another visit of yours is too close to this time. To change that, call us.".to_owned()
+        }
+        (A::Clashes, Spanish) => {
+            "Otra cita suya está demasiado cerca de esa hora. Para cambiarla, llámenos.".to_owned()
+        }
         (A::Which(_) | A::Help | A::OptedIn, English | Spanish) => return None,
     })
 }

@@ -23,7 +23,7 @@ fn facts() -> Facts {
         offer_ends: Some(start),
         late_fee: true,
         given: given.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        answer: None,
+        ..Facts::default()
     }
 }
 
@@ -32,7 +32,7 @@ fn alternative(start: DateTime<Utc>) -> Alternative {
 }
 
 /// Every answer, to two visits where it names some.
-fn answers() -> [Answer; 9] {
+fn answers() -> [Answer; 12] {
     let at = |text: &str| (text.parse().expect("an instant"), chrono_tz::America::New_York);
     let visits = vec![at("2026-09-30T16:30:00Z"), at("2026-10-01T13:00:00Z")];
     [
@@ -42,6 +42,9 @@ fn answers() -> [Answer; 9] {
         Answer::Taken,
         Answer::Gone,
         Answer::Noted,
+        Answer::Missed,
+        Answer::Unpaid,
+        Answer::Clashes,
         Answer::Which(visits),
         Answer::Help,
         Answer::OptedIn,
@@ -142,6 +145,37 @@ fn a_displaced_visit_offers_times_by_digits() {
     let expected = "Harbor: your visit Wed, Sep 30, 12:30 PM must move. Reply 1: Thu, Oct 1 12:30 PM, 2: Fri, Oct 2 12:30 PM, \
                     3: Thu, Oct 8 12:30 PM\nOr call +12025550100";
     assert_eq!(body, expected);
+}
+
+#[test]
+fn an_offer_says_how_long_it_stands_and_how_to_take_it() {
+    let ends =
+        Facts { offer_ends: Some("2026-09-29T14:15:00Z".parse().expect("an instant")), ..Facts::default() };
+    let offer = |language, about| text(MessageKind::WaitlistOffer, language, about).body;
+    let harbor = about("Harbor", &ends);
+    assert_eq!(
+        offer(Language::English, harbor),
+        "Harbor: free Wed, Sep 30, 12:30 PM. Reply 1 to take it, 2 to pass, before 10:15 AM.\n\
+         https://clinic.example/visits/01890a5d-ac96-774b-bcce-b302099a8057"
+    );
+    assert_eq!(
+        offer(Language::Spanish, About { link: "", ..harbor }),
+        "Harbor: libre miércoles 30 de septiembre, 12:30 PM. Responda 1 (si) o 2 (no) antes de 10:15 AM.\n\
+         Tel: +12025550100"
+    );
+}
+
+#[test]
+fn a_copay_that_fails_leads_to_the_portal_where_there_is_one() {
+    let facts = Facts { answer: Some(Answer::Unpaid), ..Facts::default() };
+    let body = |about| text(MessageKind::ReplyOutcome, Language::English, about).body;
+    let harbor = about("Harbor", &facts);
+    assert!(
+        body(harbor)
+            .starts_with("Your co-pay failed. To take this time, call us or use https://clinic.example/")
+    );
+    let without = body(About { link: "", ..harbor });
+    assert_eq!(without, "Your co-pay failed. To take this time, call us.\nQuestions: Harbor, +12025550100");
 }
 
 #[test]

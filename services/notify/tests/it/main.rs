@@ -6,6 +6,7 @@ mod logs;
 mod mails;
 mod merges;
 mod notices;
+mod offers;
 mod others;
 mod planning;
 mod replicas;

@@ -1,11 +1,12 @@
 //! The patients and appointments services, as far as answers concern them: who is at a phone, what was decided, what was cancelled.
 
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use kit::ids::{AppointmentId, PatientId};
 use notify::domain::notice::Alternative;
-use notify::replies::ports::{Cancelled, Holder, Holders, Moved, Visits, Wish};
+use notify::replies::ports::{Cancelled, Holder, Holders, Moved, OfferAnswer, Settled, Visits, Wish};
 use uuid::Uuid;
 
 use crate::PHONE;
@@ -16,7 +17,10 @@ pub(crate) struct Others {
     wishes: Mutex<Vec<(PatientId, bool, String)>>,
     cancelled: Mutex<Vec<(AppointmentId, Uuid)>>,
     moved: Mutex<Vec<(AppointmentId, Alternative)>>,
-    /// Answers to come to cancellations that are lost.
+    answered: Mutex<Vec<(OfferAnswer, Uuid)>>,
+    /// What becomes of offers by answers to come, in this order; then they are taken, or turned down.
+    outcomes: Mutex<VecDeque<Settled>>,
+    /// Answers to come that are lost.
     losses: Mutex<u32>,
 }
 
@@ -41,9 +45,30 @@ impl Others {
         self.moved.lock().expect("held").clone()
     }
 
-    /// Loses the next answer to a cancellation.
+    /// Answers given to offers, under the names they were given by.
+    pub(crate) fn answered(&self) -> Vec<(OfferAnswer, Uuid)> {
+        self.answered.lock().expect("held").clone()
+    }
+
+    /// Says what becomes of the offer that is answered next.
+    pub(crate) fn settles(&self, settled: Settled) {
+        self.outcomes.lock().expect("held").push_back(settled);
+    }
+
+    /// Loses the next answer.
     pub(crate) fn lose_an_answer(&self) {
         *self.losses.lock().expect("held") += 1;
+    }
+}
+
+impl Others {
+    fn may_be_lost(&self) -> anyhow::Result<()> {
+        let mut losses = self.losses.lock().expect("held");
+        anyhow::ensure!(*losses == 0, {
+            *losses -= 1;
+            "the answer was lost"
+        });
+        Ok(())
     }
 }
 
@@ -67,11 +92,7 @@ impl Visits for Others {
 
     async fn cancel(&self, appointment: AppointmentId, request: Uuid) -> anyhow::Result<Option<Cancelled>> {
         self.cancelled.lock().expect("held").push((appointment, request));
-        let mut losses = self.losses.lock().expect("held");
-        anyhow::ensure!(*losses == 0, {
-            *losses -= 1;
-            "the answer was lost"
-        });
+        self.may_be_lost()?;
         Ok(Some(Cancelled { late_fee: true }))
     }
 
@@ -86,5 +107,12 @@ impl Visits for Others {
         let taken = moved.iter().any(|(_, other)| *other == to);
         moved.push((appointment, to));
         Ok(if taken { Moved::Taken } else { Moved::Done })
+    }
+
+    async fn answer_offer(&self, answer: OfferAnswer, request: Uuid) -> anyhow::Result<Settled> {
+        self.answered.lock().expect("held").push((answer, request));
+        self.may_be_lost()?;
+        let outcome = self.outcomes.lock().expect("held").pop_front();
+        Ok(outcome.unwrap_or(if answer.takes { Settled::Booked } else { Settled::Declined }))
     }
 }
