@@ -108,7 +108,8 @@ impl Shape {
     pub fn build(&self, first: NaiveDate) -> Sample {
         assert_eq!(first.weekday(), Weekday::Mon, "the first day is a Monday");
         let service = self.service();
-        let clinics: Vec<Clinic> = (0..self.clinics).map(clinic).collect();
+        let clinics: Vec<Clinic> =
+            (0..self.clinics).map(|n| clinic(n, self.zones[n % self.zones.len()])).collect();
         let rooms_each = (self.providers.div_ceil(self.clinics) * ROOMS_PER_TEN).div_ceil(10);
         let rooms: Vec<Vec<Room>> =
             clinics.iter().map(|c| (0..rooms_each).map(|n| room(c.id, n)).collect()).collect();

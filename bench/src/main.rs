@@ -9,6 +9,7 @@ mod patients;
 mod processes;
 mod roster;
 mod search;
+mod waitlist;
 mod webhooks;
 
 use clap::Parser;
@@ -28,6 +29,8 @@ enum Command {
     Webhooks(webhooks::Options),
     /// Due reminders handed to the SMS provider: how fast, in how much memory.
     Notify(notify::Options),
+    /// The waitlist: from a cancellation until the text of the offer has left.
+    Waitlist(waitlist::Options),
     /// SearchPatients among a million, how long it takes to seal them, and an import.
     Patients(patients::Options),
 }
@@ -39,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Booking(options) => booking::measure(&options).await?,
         Command::Webhooks(options) => webhooks::measure(&options).await?,
         Command::Notify(options) => notify::measure(&options).await?,
+        Command::Waitlist(options) => waitlist::measure(&options).await?,
         Command::Patients(options) => patients::measure(&options).await?,
     };
     println!("{figures}");

@@ -9,6 +9,7 @@
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
 //! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
+//! | [`waitlist`] | how soon freed time is offered by text |
 //! | [`notify`] | how fast due reminders leave, in how much memory |
 //! | [`program`] | what these run, and the figures it prints |
 //! | [`report`] | keeps the sections together |
@@ -22,6 +23,7 @@ mod program;
 mod report;
 mod search;
 mod start;
+mod waitlist;
 mod webhooks;
 
 use clap::{Args, ValueEnum};
@@ -62,6 +64,8 @@ enum Part {
     Patients,
     /// Due reminders handed to the SMS provider.
     Notify,
+    /// Freed time offered by text.
+    Waitlist,
 }
 
 impl Part {
@@ -74,6 +78,7 @@ impl Part {
             Self::Webhooks => "Webhooks of the payment provider",
             Self::Patients => "Search for patients over gRPC",
             Self::Notify => "Due reminders",
+            Self::Waitlist => "Freed time offered",
         }
     }
 }
@@ -97,6 +102,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Webhooks => webhooks::section(workspace)?,
             Part::Patients => patients::section(workspace)?,
             Part::Notify => notify::section(workspace)?,
+            Part::Waitlist => waitlist::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;
