@@ -103,7 +103,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
         tick.tick().await;
         let cancel = CancelAppointmentRequest { appointment_id: visit.id.clone(), ..Default::default() };
         let mut desk = BookingServiceClient::new(desk.clone());
-        let interval = visit.interval.clone().unwrap_or_default();
+        let interval = visit.interval.unwrap_or_default();
         let start =
             interval.start_time.and_then(|t| DateTime::from_timestamp(t.seconds, 0)).unwrap_or_default();
         received.insert((visit.provider_id.parse::<Uuid>()?, start), servers.clock.now());
