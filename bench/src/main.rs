@@ -7,6 +7,7 @@ mod load;
 mod notify;
 mod patients;
 mod processes;
+mod quarter;
 mod roster;
 mod search;
 mod waitlist;
@@ -31,6 +32,8 @@ enum Command {
     Notify(notify::Options),
     /// The waitlist: from a cancellation until the text of the offer has left.
     Waitlist(waitlist::Options),
+    /// A quarter of a busy clinic, simulated: how much freed time is refilled, with the waitlist and without.
+    Quarter(quarter::Options),
     /// SearchPatients among a million, how long it takes to seal them, and an import.
     Patients(patients::Options),
 }
@@ -43,6 +46,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Webhooks(options) => webhooks::measure(&options).await?,
         Command::Notify(options) => notify::measure(&options).await?,
         Command::Waitlist(options) => waitlist::measure(&options).await?,
+        Command::Quarter(options) => quarter::measure(&options).await?,
         Command::Patients(options) => patients::measure(&options).await?,
     };
     println!("{figures}");

@@ -10,6 +10,7 @@
 //! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
 //! | [`waitlist`] | how soon freed time is offered by text |
+//! | [`quarter`] | how much freed time is refilled in a simulated quarter; draws [`chart`] |
 //! | [`notify`] | how fast due reminders leave, in how much memory |
 //! | [`program`] | what these run, and the figures it prints |
 //! | [`report`] | keeps the sections together |
@@ -20,6 +21,7 @@ mod engine;
 mod notify;
 mod patients;
 mod program;
+mod quarter;
 mod report;
 mod search;
 mod start;
@@ -66,6 +68,8 @@ enum Part {
     Notify,
     /// Freed time offered by text.
     Waitlist,
+    /// A simulated quarter, with the waitlist and without.
+    Quarter,
 }
 
 impl Part {
@@ -79,6 +83,7 @@ impl Part {
             Self::Patients => "Search for patients over gRPC",
             Self::Notify => "Due reminders",
             Self::Waitlist => "Freed time offered",
+            Self::Quarter => "A quarter of a busy clinic",
         }
     }
 }
@@ -103,6 +108,7 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Patients => patients::section(workspace)?,
             Part::Notify => notify::section(workspace)?,
             Part::Waitlist => waitlist::section(workspace)?,
+            Part::Quarter => quarter::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;
