@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn time_given_up_counts_once_and_as_refilled_when_a_visit_stood_there_in_the_end() {
         let quarter = Quarter { weeks: 1 };
-        let nine = quarter.begin() + 2 * HOUR;
-        let (then, late) = (quarter.begin(), nine - HOUR);
+        let nine = quarter.opens() + 9 * HOUR;
+        let (then, late) = (nine - 2 * HOUR, nine - HOUR);
         let steps = [
             // Half of this half hour finds someone, who cancels, and then someone who comes.
             step(1, "booked", then, nine, nine + 30),
