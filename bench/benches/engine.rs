@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use bench::{Sample, Shape, Taken, Week, hundred_providers};
+use bench::{Sample, Shape, Taken, Week, ZONES, hundred_providers};
 use chrono::NaiveDate;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
@@ -31,6 +31,7 @@ fn searches(criterion: &mut Criterion) {
 
     let shape = Shape {
         clinics: 1,
+        zones: ZONES,
         providers: 20,
         shifts: vec![(9 * 60, 16 * 60 + 40)],
         week: Week::EveryDay,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench::{Shape, Taken, Week, monday_after};
+use bench::{Shape, Taken, Week, ZONES, monday_after};
 use clap::Args;
 use kit::client::Outbound;
 use kit::db::Db;
@@ -133,6 +133,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
 fn agenda(servers: &Servers) -> (Arc<Agenda>, ServiceTypeId) {
     let shape = Shape {
         clinics: 20,
+        zones: ZONES,
         providers: 200,
         shifts: vec![DAY],
         week: Week::EveryDay,

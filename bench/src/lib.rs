@@ -15,8 +15,8 @@ use scheduling::domain::search::Query;
 use scheduling::domain::span::{Minute, Span};
 use scheduling::domain::zone;
 
-/// Clinics take turns at these.
-const ZONES: [Tz; 2] = [Tz::America__Chicago, Tz::America__New_York];
+/// Two zones that clinics take turns at.
+pub const ZONES: [Tz; 2] = [Tz::America__Chicago, Tz::America__New_York];
 /// Rooms for every ten providers of a clinic.
 const ROOMS_PER_TEN: usize = 12;
 /// A clinic is open from six to ten at night: shifts are what bounds visits.
@@ -61,8 +61,10 @@ pub enum Taken {
 /// What a network is like. Providers are shared out evenly among clinics and work at one each.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// How many clinics, in two time zones by turns.
+    /// How many clinics.
     pub clinics: usize,
+    /// Their time zones; they take turns at these.
+    pub zones: [Tz; 2],
     /// How many providers in all.
     pub providers: usize,
     /// Minutes of the day from which and to which everyone works.
@@ -95,6 +97,7 @@ pub fn monday_after(date: NaiveDate) -> NaiveDate {
 pub fn hundred_providers() -> Shape {
     Shape {
         clinics: 3,
+        zones: ZONES,
         providers: 100,
         shifts: vec![(8 * 60, 12 * 60), (13 * 60, 17 * 60)],
         week: Week::Workdays,
@@ -108,7 +111,8 @@ impl Shape {
     pub fn build(&self, first: NaiveDate) -> Sample {
         assert_eq!(first.weekday(), Weekday::Mon, "the first day is a Monday");
         let service = self.service();
-        let clinics: Vec<Clinic> = (0..self.clinics).map(clinic).collect();
+        let clinics: Vec<Clinic> =
+            (0..self.clinics).map(|n| clinic(n, self.zones[n % self.zones.len()])).collect();
         let rooms_each = (self.providers.div_ceil(self.clinics) * ROOMS_PER_TEN).div_ceil(10);
         let rooms: Vec<Vec<Room>> =
             clinics.iter().map(|c| (0..rooms_each).map(|n| room(c.id, n)).collect()).collect();
@@ -267,12 +271,12 @@ impl Sample {
     }
 }
 
-fn clinic(n: usize) -> Clinic {
+fn clinic(n: usize, time_zone: Tz) -> Clinic {
     let hours = |day| OpeningHours { day, open: OPEN.0, close: OPEN.1 };
     Clinic {
         id: ClinicId::new(),
         name: format!("Clinic {n:03}"),
-        time_zone: ZONES[n % ZONES.len()],
+        time_zone,
         opening_hours: (1..=7).map(hours).collect(),
         phone: String::new(),
         address: String::new(),

@@ -7,8 +7,10 @@ mod load;
 mod notify;
 mod patients;
 mod processes;
+mod quarter;
 mod roster;
 mod search;
+mod waitlist;
 mod webhooks;
 
 use clap::Parser;
@@ -28,6 +30,10 @@ enum Command {
     Webhooks(webhooks::Options),
     /// Due reminders handed to the SMS provider: how fast, in how much memory.
     Notify(notify::Options),
+    /// The waitlist: from a cancellation until the text of the offer has left.
+    Waitlist(waitlist::Options),
+    /// A quarter of a busy clinic, simulated: how much freed time is refilled, with the waitlist and without.
+    Quarter(quarter::Options),
     /// SearchPatients among a million, how long it takes to seal them, and an import.
     Patients(patients::Options),
 }
@@ -39,6 +45,8 @@ async fn main() -> anyhow::Result<()> {
         Command::Booking(options) => booking::measure(&options).await?,
         Command::Webhooks(options) => webhooks::measure(&options).await?,
         Command::Notify(options) => notify::measure(&options).await?,
+        Command::Waitlist(options) => waitlist::measure(&options).await?,
+        Command::Quarter(options) => quarter::measure(&options).await?,
         Command::Patients(options) => patients::measure(&options).await?,
     };
     println!("{figures}");

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use chrono::{TimeDelta, Timelike as _};
+use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
 use clap::Args;
 use proto::clinic::patients::v1::patient_service_server::{PatientService, PatientServiceServer};
 use proto::clinic::patients::v1::{GetPatientRequest, Patient, SmsConsent, SmsConsentState};
@@ -123,9 +123,7 @@ async fn ready(db: &mut PgConnection) -> anyhow::Result<()> {
 /// Writes visits, each with one reminder whose time has come.
 async fn seed(db: &mut PgConnection, servers: &Servers, reminders: i64) -> anyhow::Result<()> {
     let now = servers.clock.now();
-    let offset = NOON - now.hour() as i32;
-    // The names of these zones count westward.
-    let zone = if offset <= 0 { format!("Etc/GMT+{}", -offset) } else { format!("Etc/GMT-{offset}") };
+    let zone = noon_zone(now);
     let clinic = Uuid::now_v7();
     for _ in 0..reminders / BATCH {
         sqlx::query(
@@ -154,6 +152,13 @@ async fn seed(db: &mut PgConnection, servers: &Servers, reminders: i64) -> anyho
     Ok(())
 }
 
+/// A time zone in which it is noon, or nearly.
+pub(crate) fn noon_zone(now: DateTime<Utc>) -> String {
+    let offset = NOON - now.hour() as i32;
+    // The names of these zones count westward.
+    if offset <= 0 { format!("Etc/GMT+{}", -offset) } else { format!("Etc/GMT-{offset}") }
+}
+
 /// Reminders sent, and how many texts more than that the provider took.
 async fn counted(db: &mut PgConnection, sandbox: &Process) -> anyhow::Result<(i64, i64)> {
     let sent: i64 =
@@ -165,7 +170,7 @@ async fn counted(db: &mut PgConnection, sandbox: &Process) -> anyhow::Result<(i6
 }
 
 /// Patients and scheduling as far as notify asks them; answers where.
-async fn serve_others() -> anyhow::Result<String> {
+pub(crate) async fn serve_others() -> anyhow::Result<String> {
     let address = processes::free_address().await?;
     let server = tonic::transport::Server::builder()
         .add_service(PatientServiceServer::new(Others))

@@ -92,6 +92,17 @@ impl Process {
         })
     }
 
+    /// Starts appointments, which asks `scheduling` about slots and `others` for patients; bookings have no co-pay.
+    pub(crate) async fn appointments(
+        servers: &Servers,
+        scheduling: &Self,
+        others: &str,
+    ) -> anyhow::Result<Self> {
+        Self::service_at("appointments", free_address().await?, servers, |command| {
+            command.env("SCHEDULING_URL", &scheduling.url).env("PATIENTS_URL", others);
+        })
+    }
+
     /// Starts the sandbox as an SMS provider that takes texts and never delivers them.
     pub(crate) async fn sms_sandbox() -> anyhow::Result<Self> {
         let address = free_address().await?;

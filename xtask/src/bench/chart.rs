@@ -1,4 +1,4 @@
-//! Draws times as an SVG: small panels side by side on one logarithmic scale, so that slopes compare at a glance.
+//! Draws figures as an SVG: small panels side by side on one scale, so that they compare at a glance.
 //!
 //! Lines differ in colour (Okabe and Ito's palette, which colour-blind readers tell apart) and in the shape of their marks.
 
@@ -28,20 +28,68 @@ pub(super) struct Panel {
     pub(super) lines: Vec<Line>,
 }
 
-/// One time for each place on the x axis.
+/// One value for each place on the x axis.
 pub(super) struct Line {
     /// The same in every panel.
     pub(super) name: String,
-    /// Above zero.
-    pub(super) micros: Vec<f64>,
+    /// In the scale's unit.
+    pub(super) values: Vec<f64>,
+}
+
+/// What is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// Microseconds above zero, logarithmic, so that slopes compare; as many decades as it takes.
+    Time,
+    /// Percent, from 0 to 100.
+    Percent,
+}
+
+/// A scale and the values that are marked on it, lowest first.
+struct Axis {
+    scale: Scale,
+    marks: Vec<f64>,
+}
+
+impl Axis {
+    fn new(scale: Scale, values: impl Iterator<Item = f64> + Clone) -> Self {
+        let marks = match scale {
+            Scale::Time => {
+                let low = values.clone().fold(f64::INFINITY, f64::min).log10().floor();
+                let high = values.fold(f64::NEG_INFINITY, f64::max).log10().ceil();
+                (low as i32..=high as i32).map(|decade| 10_f64.powi(decade)).collect()
+            }
+            Scale::Percent => (0..=5).map(|fifth| f64::from(fifth) * 20.0).collect(),
+        };
+        Self { scale, marks }
+    }
+
+    fn label(&self, value: f64) -> String {
+        match self.scale {
+            Scale::Time => time(value),
+            Scale::Percent => format!("{value}%"),
+        }
+    }
+
+    /// How far above the lowest mark, in decades or percent.
+    fn height(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Time => (value / self.marks[0]).log10(),
+            Scale::Percent => value - self.marks[0],
+        }
+    }
+
+    /// Pixels below the panel's upper edge.
+    fn y(&self, value: f64) -> f64 {
+        let all = self.height(self.marks[self.marks.len() - 1]).max(1.0);
+        PANEL.1 * (1.0 - self.height(value) / all)
+    }
 }
 
 /// The whole picture. `places` are the labels of the x axis, evenly spaced.
-pub(super) fn draw(title: &str, x_title: &str, places: &[&str], rows: &[Vec<Panel>]) -> String {
-    let all = || rows.iter().flatten().flat_map(|panel| &panel.lines).flat_map(|line| &line.micros);
-    let low = all().copied().fold(f64::INFINITY, f64::min).log10().floor();
-    let high = all().copied().fold(f64::NEG_INFINITY, f64::max).log10().ceil();
-    let decades = (low as i32..=high as i32).collect::<Vec<_>>();
+pub(super) fn draw(title: &str, x_title: &str, places: &[&str], scale: Scale, rows: &[Vec<Panel>]) -> String {
+    let drawn = rows.iter().flatten().flat_map(|panel| &panel.lines);
+    let axis = Axis::new(scale, drawn.flat_map(|line| line.values.iter().copied()));
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default() as f64;
     let (left, above, right, below) = MARGIN;
     let width = left + columns * (PANEL.0 + GAP.0) - GAP.0 + right;
@@ -60,8 +108,8 @@ pub(super) fn draw(title: &str, x_title: &str, places: &[&str], rows: &[Vec<Pane
         for (c, panel) in row.iter().enumerate() {
             let corner = (left + c as f64 * (PANEL.0 + GAP.0), above + r as f64 * (PANEL.1 + GAP.1));
             svg += &format!("<g transform=\"translate({} {})\">\n", corner.0, corner.1);
-            svg += &axes(panel, places, &decades, c == 0);
-            svg += &lines(panel, places.len(), &decades);
+            svg += &axes(panel, places, &axis, c == 0);
+            svg += &lines(panel, places.len(), &axis);
             svg += "</g>\n";
         }
     }
@@ -69,15 +117,18 @@ pub(super) fn draw(title: &str, x_title: &str, places: &[&str], rows: &[Vec<Pane
     svg + &format!("<text class=\"middle\" x=\"{x:.1}\" y=\"{y}\">{x_title}</text>\n</svg>\n")
 }
 
-fn axes(panel: &Panel, places: &[&str], decades: &[i32], labelled: bool) -> String {
+fn axes(panel: &Panel, places: &[&str], axis: &Axis, labelled: bool) -> String {
     let (width, height) = PANEL;
     let mut svg = format!("<text class=\"panel\" y=\"-10\">{}</text>\n", panel.title);
-    for decade in decades {
-        let micros = 10_f64.powi(*decade);
-        let at = y(micros, decades);
+    for value in &axis.marks {
+        let at = axis.y(*value);
         svg += &format!("<path class=\"grid\" d=\"M0 {at:.1}H{width}\"/>\n");
         if labelled {
-            svg += &format!("<text class=\"end\" x=\"-8\" y=\"{:.1}\">{}</text>\n", at + 4.0, time(micros));
+            svg += &format!(
+                "<text class=\"end\" x=\"-8\" y=\"{:.1}\">{}</text>\n",
+                at + 4.0,
+                axis.label(*value)
+            );
         }
     }
     for (n, place) in places.iter().enumerate() {
@@ -88,11 +139,11 @@ fn axes(panel: &Panel, places: &[&str], decades: &[i32], labelled: bool) -> Stri
     svg + &format!("<path class=\"axis\" d=\"M0 0V{height}H{width}\"/>\n")
 }
 
-fn lines(panel: &Panel, places: usize, decades: &[i32]) -> String {
+fn lines(panel: &Panel, places: usize, axis: &Axis) -> String {
     let mut svg = String::new();
     for (n, line) in panel.lines.iter().enumerate() {
         let points: Vec<_> =
-            line.micros.iter().enumerate().map(|(i, m)| (x(i, places), y(*m, decades))).collect();
+            line.values.iter().enumerate().map(|(i, value)| (x(i, places), axis.y(*value))).collect();
         let path: Vec<_> = points.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
         let (path, colour) = (path.join("L"), COLOURS[n % COLOURS.len()]);
         svg += &format!("<path class=\"line\" stroke=\"{colour}\" d=\"M{path}\"/>\n");
@@ -103,11 +154,6 @@ fn lines(panel: &Panel, places: usize, decades: &[i32]) -> String {
 
 fn x(place: usize, places: usize) -> f64 {
     INSET + (PANEL.0 - 2.0 * INSET) * place as f64 / (places - 1).max(1) as f64
-}
-
-fn y(micros: f64, decades: &[i32]) -> f64 {
-    let (low, high) = (f64::from(decades[0]), f64::from(decades[decades.len() - 1]));
-    PANEL.1 * (1.0 - (micros.log10() - low) / (high - low).max(1.0))
 }
 
 /// Circle, square or triangle.
@@ -134,9 +180,16 @@ mod tests {
 
     #[test]
     fn a_longer_time_is_drawn_higher_and_a_later_place_further_right() {
-        let decades = [0, 1, 2];
-        assert_eq!((y(1.0, &decades), y(100.0, &decades)), (PANEL.1, 0.0));
-        assert!(y(50.0, &decades) < y(10.0, &decades));
+        let axis = Axis::new(Scale::Time, [1.0, 70.0].into_iter());
+        assert_eq!((axis.y(1.0), axis.y(100.0)), (PANEL.1, 0.0));
+        assert!(axis.y(50.0) < axis.y(10.0));
         assert_eq!((x(0, 5), x(4, 5)), (INSET, PANEL.0 - INSET));
+    }
+
+    #[test]
+    fn shares_are_drawn_on_all_of_a_hundred_percent() {
+        let axis = Axis::new(Scale::Percent, [40.0].into_iter());
+        assert_eq!([0.0, 25.0, 100.0].map(|share| axis.y(share)), [PANEL.1, PANEL.1 * 0.75, 0.0]);
+        assert_eq!(axis.label(40.0), "40%");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::chart::{self, Line, Panel};
+use super::chart::{self, Line, Panel, Scale};
 use crate::workspace::{self, Workspace};
 
 /// Where criterion keeps what it measured, each case in a folder of its name.
@@ -109,8 +109,8 @@ fn report(medians: &Medians) -> anyhow::Result<String> {
 fn growth_chart(medians: &Medians) -> anyhow::Result<String> {
     let panel = |view, title, days| {
         let line = |(providers, shown)| {
-            let micros = medians.growth(view, providers, days)?;
-            Ok(Line { name: format!("{shown} providers"), micros })
+            let values = medians.growth(view, providers, days)?;
+            Ok(Line { name: format!("{shown} providers"), values })
         };
         let lines = PROVIDERS.into_iter().map(line).collect::<anyhow::Result<_>>()?;
         Ok(Panel { title: format!("{title}, {days} days"), lines })
@@ -118,7 +118,8 @@ fn growth_chart(medians: &Medians) -> anyhow::Result<String> {
     let row =
         |(view, title)| DAYS.iter().map(|days| panel(view, title, *days)).collect::<anyhow::Result<_>>();
     let rows: Vec<Vec<Panel>> = VIEWS.into_iter().map(row).collect::<anyhow::Result<_>>()?;
-    Ok(chart::draw("Time of one search", "taken intervals in all", &INTERVALS.map(|(_, label)| label), &rows))
+    let places = INTERVALS.map(|(_, label)| label);
+    Ok(chart::draw("Time of one search", "taken intervals in all", &places, Scale::Time, &rows))
 }
 
 /// Microseconds, with three digits that count.

@@ -9,6 +9,8 @@
 //! | [`booking`] | booking over gRPC: rates, races, effects, and what pgbench does with the same rows |
 //! | [`patients`] | searches among a million patients |
 //! | [`webhooks`] | how soon webhooks of the payment provider are acknowledged |
+//! | [`waitlist`] | how soon freed time is offered by text |
+//! | [`quarter`] | how much freed time is refilled in a simulated quarter; draws [`chart`] |
 //! | [`notify`] | how fast due reminders leave, in how much memory |
 //! | [`program`] | what these run, and the figures it prints |
 //! | [`report`] | keeps the sections together |
@@ -19,9 +21,11 @@ mod engine;
 mod notify;
 mod patients;
 mod program;
+mod quarter;
 mod report;
 mod search;
 mod start;
+mod waitlist;
 mod webhooks;
 
 use clap::{Args, ValueEnum};
@@ -62,6 +66,10 @@ enum Part {
     Patients,
     /// Due reminders handed to the SMS provider.
     Notify,
+    /// Freed time offered by text.
+    Waitlist,
+    /// A simulated quarter, with the waitlist and without.
+    Quarter,
 }
 
 impl Part {
@@ -74,6 +82,8 @@ impl Part {
             Self::Webhooks => "Webhooks of the payment provider",
             Self::Patients => "Search for patients over gRPC",
             Self::Notify => "Due reminders",
+            Self::Waitlist => "Freed time offered",
+            Self::Quarter => "A quarter of a busy clinic",
         }
     }
 }
@@ -97,6 +107,8 @@ pub(crate) async fn run(workspace: &Workspace, options: &Options) -> anyhow::Res
             Part::Webhooks => webhooks::section(workspace)?,
             Part::Patients => patients::section(workspace)?,
             Part::Notify => notify::section(workspace)?,
+            Part::Waitlist => waitlist::section(workspace)?,
+            Part::Quarter => quarter::section(workspace)?,
         };
         println!("\n{section}");
         report::keep(&workspace.path(RESULTS), &headings, part.heading(), &section)?;

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound as _, TimeDelta, Timelike as _, Utc};
 use chrono_tz::Tz;
 use futures::StreamExt as _;
 use kit::fields::timestamp;
@@ -30,6 +30,8 @@ pub(super) const BATCH: i64 = 50;
 const AT_A_TIME: usize = 4;
 /// Entries of each kind of visit that are considered for a stretch: more than fit into any.
 const CANDIDATES: i64 = 100;
+/// So many times more are, when none of a kind wants any of it.
+const DEEPER: i64 = 10;
 /// Visits start, and stretches are filled, on this grid.
 const GRID: TimeDelta = TimeDelta::minutes(5);
 /// Choices that one look at a note tries: each of those that scheduling refuses rules one place out.
@@ -139,24 +141,25 @@ impl App {
                 clinic,
                 free: gap,
                 days: (local_day(gap.start, zone), local_day(gap.end - GRID, zone)),
+                minutes: (local_minute(gap.start, zone), local_minute(gap.end - GRID, zone) + 1),
             };
-            let candidates = store::candidates(&mut conn, stretch, CANDIDATES).await?;
             let starts = |candidate: &Candidate| {
                 starts_of(candidate, gap, &beside, earliest, zone, known).collect::<Vec<u32>>()
             };
-            let (free, engaged): (Vec<_>, Vec<_>) =
-                candidates.iter().partition(|candidate| candidate.engaged_until.is_none());
-            let wishes: Vec<_> = free.iter().map(|candidate| wish(candidate, starts(candidate))).collect();
+            let free = suitors(&mut conn, stretch, false, starts).await?;
+            let wishes: Vec<_> =
+                free.iter().map(|(candidate, starts)| wish(candidate, starts.clone())).collect();
             let placements = fill(grid(gap.end - gap.start), &wishes);
             if placements.is_empty() {
-                let waits = engaged.iter().filter(|candidate| !starts(candidate).is_empty());
-                free_again = free_again.into_iter().chain(waits.filter_map(|c| c.engaged_until)).min();
+                let engaged = suitors(&mut conn, stretch, true, starts).await?;
+                let waits = engaged.iter().filter_map(|(candidate, _)| candidate.engaged_until);
+                free_again = free_again.into_iter().chain(waits).min();
                 continue;
             }
             drop(conn);
             let places: Vec<_> = placements
                 .iter()
-                .map(|placement| (free[placement.wish], gap.start + GRID * placement.start as i32))
+                .map(|placement| (&free[placement.wish].0, gap.start + GRID * placement.start as i32))
                 .collect();
             self.try_choice(freed, clinic, &places, known).await?;
             return Ok(Round::Again);
@@ -271,6 +274,32 @@ impl App {
     }
 }
 
+/// Who wants some of a stretch, and from where on, in the order in which they are served. Of each kind of visit the first ones are looked
+/// at; further down it is looked for as long as none of a kind wants any of it, for whoever is there must not lose it to them.
+async fn suitors(
+    conn: &mut PgConnection,
+    stretch: Stretch,
+    engaged: bool,
+    starts: impl Fn(&Candidate) -> Vec<u32>,
+) -> sqlx::Result<Vec<(Candidate, Vec<u32>)>> {
+    let mut most = CANDIDATES;
+    loop {
+        let candidates = store::candidates(conn, stretch, engaged, most).await?;
+        let mut read: HashMap<ServiceTypeId, i64> = HashMap::new();
+        for candidate in &candidates {
+            *read.entry(candidate.entry.service_type_id).or_default() += 1;
+        }
+        let mut suitors: Vec<_> =
+            candidates.into_iter().map(|c| (starts(&c), c)).map(|(s, c)| (c, s)).collect();
+        suitors.retain(|(_, starts)| !starts.is_empty());
+        let wanted: HashSet<_> = suitors.iter().map(|(c, _)| c.entry.service_type_id).collect();
+        if read.iter().all(|(kind, read)| wanted.contains(kind) || *read < most) {
+            return Ok(suitors);
+        }
+        most *= DEEPER;
+    }
+}
+
 /// The parts of `wide` that nobody has and that share time with `freed`, on the grid. `taken` is in the order of starts.
 fn gaps(wide: Span, taken: &[Span], freed: Span) -> Vec<Span> {
     let mut gaps = vec![];
@@ -299,6 +328,12 @@ fn grid(length: TimeDelta) -> u32 {
 
 fn local_day(at: DateTime<Utc>, zone: Tz) -> NaiveDate {
     at.with_timezone(&zone).date_naive()
+}
+
+/// Minutes after the local midnight.
+fn local_minute(at: DateTime<Utc>, zone: Tz) -> i16 {
+    let local = at.with_timezone(&zone);
+    (local.hour() * 60 + local.minute()) as i16
 }
 
 fn wish(candidate: &Candidate, starts: Vec<u32>) -> Wish {
@@ -347,7 +382,5 @@ fn starts_of<'a>(
 
 /// Whether visits with this step start at `start`, by the clinic's wall clock.
 fn is_on_step(start: DateTime<Utc>, step: i32, zone: Tz) -> bool {
-    use chrono::Timelike as _;
-    let local = start.with_timezone(&zone);
-    (local.hour() * 60 + local.minute()) as i32 % step.max(1) == 0
+    i32::from(local_minute(start, zone)) % step.max(1) == 0
 }

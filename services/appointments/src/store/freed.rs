@@ -228,13 +228,17 @@ pub struct Stretch {
     pub free: Span,
     /// Local days of its start and its end.
     pub days: (NaiveDate, NaiveDate),
+    /// Local minutes of the day of both, where they are on one day.
+    pub minutes: (i16, i16),
 }
 
-/// Who may want a stretch of time: in the order in which they are served, the first `most` of each kind of visit. Left out is who
-/// plainly cannot take it: with a visit too near with the same provider, or enough offers for a day.
+/// Who may want a stretch of time: in the order in which they are served, the first `most` of each kind of visit, of those who have
+/// another offer to answer (`engaged`) or of those who do not. Left out is who plainly cannot take it: with a visit too near with the
+/// same provider, or enough offers for a day, or other hours.
 pub async fn candidates(
     conn: &mut PgConnection,
     stretch: Stretch,
+    engaged: bool,
     most: i64,
 ) -> sqlx::Result<Vec<Candidate>> {
     let rows = sqlx::query!(
@@ -243,7 +247,7 @@ pub async fn candidates(
                   e.last_date, e.from_minute, e.before_minute, e.weekdays, e.priority, e.priority_reason, e.auto_book,
                   e.payment_method_id, e.replaces_id, e.appointment_id, e.created_at, e.updated_at,
                   l.before_minutes as length_before, l.visit_minutes, l.after_minutes,
-                  l.step_minutes, lower(replaced.visit) as "before?",
+                  l.step_minutes, e.before as "before?",
                   (select max(o.expires_at) from appointments.offer o
                    where o.patient_id = e.patient_id and o.state = 'open' and o.entry_id is not null) as "engaged_until?",
                   array(select r.visit from appointments.reservation r
@@ -252,13 +256,19 @@ pub async fn candidates(
                   array(select o.starts_at from appointments.offer o
                         where o.entry_id = e.id and o.provider_id = $1 and o.starts_at <@ $3::tstzrange
                           and o.state <> 'withdrawn') as "offered!"
-           from (select w.*, row_number() over (partition by w.service_type_id
-                                                order by w.priority desc, w.created_at, w.id) as place
+           from (select w.*, lower(replaced.visit) as before,
+                        row_number() over (partition by w.service_type_id order by w.priority desc, w.created_at, w.id) as place
                  from appointments.waitlist_entry w
+                 left join appointments.reservation replaced on replaced.id = w.replaces_id
                  where w.state in ('waiting', 'offered') and w.first_date <= $5 and w.last_date >= $4
                    and (w.clinic_ids = '{}' or $2 = any(w.clinic_ids))
                    and (w.provider_ids = '{}' or $1 = any(w.provider_ids))
-                   and ($4 <> $5 or w.weekdays & (1 << (extract(isodow from $4::date)::int - 1)) <> 0)
+                   and ($4 <> $5 or (w.weekdays & (1 << (extract(isodow from $4::date)::int - 1)) <> 0
+                                     and w.from_minute < $11 and $10 < w.before_minute))
+                   and (w.replaces_id is null
+                        or (replaced.state in ('booked', 'displaced') and lower(replaced.visit) > lower($3::tstzrange)))
+                   and $9 = exists (select from appointments.offer o
+                                    where o.patient_id = w.patient_id and o.state = 'open' and o.entry_id is not null)
                    and not exists (
                        select from appointments.reservation r
                        where r.patient_id = w.patient_id and r.provider_id = $1 and r.id is distinct from w.replaces_id
@@ -269,9 +279,7 @@ pub async fn candidates(
                         where o.patient_id = w.patient_id and o.entry_id is not null
                           and o.made_at > clock.now() - make_interval(secs => $6)) < $7) e
            join appointments.service_length l using (service_type_id)
-           left join appointments.reservation replaced on replaced.id = e.replaces_id
            where e.place <= $8
-             and (e.replaces_id is null or (replaced.state in ('booked', 'displaced') and lower(replaced.visit) > lower($3::tstzrange)))
              and make_interval(mins => l.before_minutes + l.visit_minutes + l.after_minutes) <= upper($3) - lower($3)
            order by e.priority desc, e.created_at, e.id"#,
         stretch.provider.uuid(),
@@ -281,7 +289,10 @@ pub async fn candidates(
         stretch.days.1,
         OFFERS_WITHIN.as_seconds_f64(),
         MOST_OFFERS,
-        most
+        most,
+        engaged,
+        stretch.minutes.0,
+        stretch.minutes.1
     )
     .fetch_all(conn)
     .await?;

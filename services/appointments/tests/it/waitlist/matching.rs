@@ -121,6 +121,40 @@ async fn only_days_times_places_and_providers_that_suit_are_offered() {
 }
 
 #[tokio::test]
+async fn a_crowd_with_other_offers_or_other_hours_does_not_hide_who_is_behind_it() {
+    /// More than are looked at first.
+    const CROWD: i64 = 101;
+    let (world, _) = world().await;
+    let start = ten_o_clock(&world, 0);
+    for _ in 0..CROWD {
+        joined(&world, anything(&world)).await;
+    }
+    for n in 0..CROWD {
+        freed(&world, start + minutes(15 * n)).await;
+    }
+    until("everyone has an offer", async || {
+        look(&world).await;
+        let open = "select count(*) from offer where state = 'open'";
+        let open: i64 = sqlx::query_scalar(open).fetch_one(world.db.pool()).await.unwrap();
+        (open == CROWD).then_some(())
+    })
+    .await;
+    // They would come, were the time beside it free.
+    let later = start + TimeDelta::days(7);
+    for _ in 0..CROWD {
+        joined(&world, Join { before_minute: 10 * 60, ..anything(&world) }).await;
+    }
+    let entry = joined(&world, anything(&world)).await;
+    freed(&world, later).await;
+    look(&world).await;
+    let states = vec![OfferState::Open];
+    let filter = OfferFilter { entry: Some(entry_id(&entry)), states, ..OfferFilter::default() };
+    let list = ListOffers { filter, page: Page::parse(0, "").unwrap() };
+    let (offers, _) = world.app.list_offers(&desk(), &list).await.unwrap();
+    assert_eq!(offers.iter().map(start_of).collect::<Vec<_>>(), [later.timestamp()]);
+}
+
+#[tokio::test]
 async fn the_schedules_no_goes_to_the_next_kind_of_visit() {
     let (world, calendar) = world().await;
     let (elsewhere, start) = (ServiceTypeId::new(), ten_o_clock(&world, 0));
