@@ -46,67 +46,36 @@ struct Place {
     end: DateTime<Utc>,
 }
 
-/// What is held instead of a visit.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    rows: Vec<Reservation>,
-    /// Those that were there before.
-    found: usize,
-}
-
-impl Held {
-    /// As its patient is told, in the order of preference.
-    pub(super) fn told(&self) -> Vec<SlotOption> {
-        self.rows.iter().map(told).collect()
-    }
-}
-
-fn told(row: &Reservation) -> SlotOption {
-    // The zone came from scheduling, which only knows zones of this same table.
-    let zone: Tz = row.time_zone.parse().unwrap_or(Tz::UTC);
-    SlotOption {
-        provider_id: row.provider_id.to_string(),
-        clinic_id: row.clinic_id.to_string(),
-        interval: wire::interval(row.start, row.end),
-        local_start: row.start.with_timezone(&zone).to_rfc3339(),
-        offer_id: row.id.to_string(),
-        expire_time: row.hold_expires_at.map(timestamp),
-    }
-}
-
 impl App {
     /// Holds the places nearest to a visit that is about to be displaced. What cannot be found out leaves its patient with fewer.
-    pub(super) async fn hold_alternatives(&self, visit: &Reservation) -> Held {
-        let mut held = Held::default();
-        if let Err(error) = self.try_hold(visit, &mut held).await {
+    pub(super) async fn hold_alternatives(&self, visit: &Reservation) {
+        if let Err(error) = self.try_hold(visit).await {
             let cause = format!("{:#}", anyhow::Error::from(error));
             tracing::info!(id = %visit.id, cause, "fewer places than wanted are held instead of a displaced visit");
         }
-        held
     }
 
-    async fn try_hold(&self, visit: &Reservation, held: &mut Held) -> Result<(), Error> {
+    async fn try_hold(&self, visit: &Reservation) -> Result<(), Error> {
         let mut conn = self.db.pool().acquire().await?;
-        held.rows = store::alternatives(&mut conn, visit.id).await?;
-        held.found = held.rows.len();
+        let mut held = store::alternatives(&mut conn, visit.id).await?.len();
         let patient = merges::survivor(&mut conn, visit.patient_id).await?;
         drop(conn);
         let mut tried = HashSet::new();
         for days in DAYS {
-            if held.rows.len() >= ALTERNATIVES {
+            if held >= ALTERNATIVES {
                 break;
             }
             let mut places = self.places_near(visit, days).await;
             places.retain(|place| !tried.contains(place));
             for _ in 0..TRIED {
-                if held.rows.len() >= ALTERNATIVES {
+                if held >= ALTERNATIVES {
                     break;
                 }
                 // Asked again each time: visits that are displaced beside it look for the same places.
                 let Some(next) = self.first_free(&places).await? else { break };
                 let Some(place) = places.drain(..=next).next_back() else { break };
                 tried.insert(place);
-                held.rows.extend(self.hold_place(visit, patient, place, held.rows.len() + 1).await?);
+                held += usize::from(self.hold_place(visit, patient, place, held + 1).await?);
             }
         }
         Ok(())
@@ -119,7 +88,7 @@ impl App {
         patient: PatientId,
         place: Place,
         preference: usize,
-    ) -> Result<Option<Reservation>, Error> {
+    ) -> Result<bool, Error> {
         let slot = Slot {
             patient: Some(patient),
             service_type: visit.service_type_id,
@@ -141,17 +110,17 @@ impl App {
             if judgement > 0 {
                 tokio::time::sleep(CALENDAR_PAUSE).await;
             }
-            let Some(judged) = self.ask(&slot, &mut Known::default()).await? else { return Ok(None) };
+            let Some(judged) = self.ask(&slot, &mut Known::default()).await? else { return Ok(false) };
             if !self.suits_patient(visit, patient, &judged).await? {
-                return Ok(None);
+                return Ok(false);
             }
             match self.keep(&proposal, &judged).await? {
-                Made::Yes(row) => return Ok(Some(*row)),
-                Made::Taken | Made::NoRoom | Made::NotTheirs => return Ok(None),
+                Made::Yes => return Ok(true),
+                Made::Taken | Made::NoRoom | Made::NotTheirs => return Ok(false),
                 Made::Stale => {}
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Whether the visit could move there as far as its patient's other visits go.
@@ -197,11 +166,15 @@ impl App {
         Ok(None)
     }
 
-    /// Gives back what was held for a visit that is not displaced after all.
-    pub(super) async fn give_back(&self, held: &Held) -> Result<(), Error> {
-        for row in held.rows.iter().skip(held.found) {
-            self.end_offer(row.id, OfferState::Withdrawn).await?;
+    /// Gives back what is held for a visit, unless it is displaced: another worker that judged it has told of these places.
+    pub(super) async fn give_back(&self, visit: AppointmentId) -> Result<(), Error> {
+        let mut tx = self.db.begin().await?;
+        let row = store::lock(&mut tx, visit).await?;
+        if row.is_some_and(|row| row.state != State::Displaced) {
+            release(&mut tx, visit, By::default()).await?;
         }
+        tx.commit().await?;
+        self.freed.notify_one();
         Ok(())
     }
 
@@ -228,6 +201,24 @@ fn place_of(slot: &SlotOption) -> Option<Place> {
         start: instant(interval.start_time?)?,
         end: instant(interval.end_time?)?,
     })
+}
+
+/// The places held instead of a locked visit, as its patient is told, in the order of preference.
+pub(super) async fn held(tx: &mut PgConnection, visit: AppointmentId) -> Result<Vec<SlotOption>, Error> {
+    Ok(store::alternatives(tx, visit).await?.iter().map(option).collect())
+}
+
+fn option(row: &Reservation) -> SlotOption {
+    // The zone came from scheduling, which only knows zones of this same table.
+    let zone: Tz = row.time_zone.parse().unwrap_or(Tz::UTC);
+    SlotOption {
+        provider_id: row.provider_id.to_string(),
+        clinic_id: row.clinic_id.to_string(),
+        interval: wire::interval(row.start, row.end),
+        local_start: row.start.with_timezone(&zone).to_rfc3339(),
+        offer_id: row.id.to_string(),
+        expire_time: row.hold_expires_at.map(timestamp),
+    }
 }
 
 /// A locked visit is displaced no more: what is held instead of it is given back.

@@ -13,8 +13,7 @@ use kit::fields::{date, timestamp};
 use proto::clinic::appointments::v1::SlotOption;
 use proto::clinic::scheduling::v1::{AvailabilityQuery, CheckSlotRequest, SearchAvailabilityRequest};
 
-use super::alternatives::{self, Held};
-use super::{App, offers, step};
+use super::{App, alternatives, offers, step};
 use crate::app::book::Slot;
 use crate::domain::waitlist::OfferState;
 use crate::domain::{Conflict, NewReservation, Reservation, State};
@@ -77,13 +76,15 @@ impl App {
         reasons.retain(|reason| !seen.overridden.contains(reason));
         reasons.dedup();
         let displaced = !reasons.is_empty() && seen.state == State::Booked;
-        let held = if displaced { self.hold_alternatives(&seen).await } else { Held::default() };
-        let settled = self.settle(&seen, version, reasons, &held).await;
+        if displaced {
+            self.hold_alternatives(&seen).await;
+        }
+        let settled = self.settle(&seen, version, reasons).await;
         if matches!(settled, Ok(true)) {
             self.freed.notify_one();
-            return Ok(());
+        } else if displaced {
+            self.give_back(seen.id).await?;
         }
-        self.give_back(&held).await?;
         settled.map(drop)
     }
 
@@ -93,7 +94,6 @@ impl App {
         seen: &Reservation,
         version: i64,
         mut reasons: Vec<String>,
-        held: &Held,
     ) -> Result<bool, Error> {
         let mut tx = self.db.begin().await?;
         let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(false) };
@@ -126,7 +126,8 @@ impl App {
             (State::Booked, false) => {
                 (row.displaced_at, row.displaced_reasons) = (Some(self.now()), reasons);
                 step(&mut row, State::Displaced)?;
-                let tell = |row: &Reservation| events::displaced(row, held.told());
+                let held = alternatives::held(&mut tx, row.id).await?;
+                let tell = |row: &Reservation| events::displaced(row, held);
                 store::save(&mut tx, &mut row, By::default(), tell).await?;
             }
             (State::Displaced, false) => {

@@ -27,7 +27,7 @@ pub(super) struct Proposal {
 /// What became of an attempt.
 pub(super) enum Made {
     /// It is kept.
-    Yes(Box<Reservation>),
+    Yes,
     /// Someone was faster at the provider.
     Taken,
     /// No suitable room is free.
@@ -43,7 +43,7 @@ impl App {
     pub(super) async fn keep(&self, proposal: &Proposal, judged: &Judged) -> Result<Made, Error> {
         let mut tx = self.db.begin().await?;
         let made = self.try_keep(&mut tx, proposal, judged).await?;
-        if matches!(made, Made::Yes(_)) {
+        if matches!(made, Made::Yes) {
             tx.commit().await?;
         }
         Ok(made)
@@ -96,7 +96,7 @@ impl App {
                 expires_at,
             };
             match store::insert(tx, &row, By::default(), &events::kept(&row, &offer)).await {
-                Ok(true) if store::make_offer(tx, &offer).await? => return Ok(Made::Yes(Box::new(row))),
+                Ok(true) if store::make_offer(tx, &offer).await? => return Ok(Made::Yes),
                 Ok(true) => return Ok(Made::NotTheirs),
                 Ok(false) => {}
                 Err(error) if store::is_deadlock(&error) => return Ok(Made::Stale),

@@ -14,7 +14,7 @@ use kit::ids::{AppointmentId, PatientId, WaitlistEntryId};
 use kit::merges;
 use sqlx::PgConnection;
 
-use super::alternatives::{self, Held};
+use super::alternatives;
 use super::{App, step, waitlist};
 use crate::domain::waitlist::EntryState;
 use crate::domain::{Clash, Conflict, NewReservation, Reservation, State};
@@ -118,17 +118,16 @@ impl App {
 
     /// Puts a booking that cannot pass on the front desk's list.
     async fn displace(&self, seen: Reservation, clashes: &[Clash]) -> Result<(), Error> {
-        let held = self.hold_alternatives(&seen).await;
-        let displaced = self.try_displace(&seen, clashes, &held).await;
-        if matches!(displaced, Ok(true)) {
-            return Ok(());
+        self.hold_alternatives(&seen).await;
+        let displaced = self.try_displace(&seen, clashes).await;
+        if !matches!(displaced, Ok(true)) {
+            self.give_back(seen.id).await?;
         }
-        self.give_back(&held).await?;
         displaced.map(drop)
     }
 
     /// False when it moved on; the next look sees how it stands.
-    async fn try_displace(&self, seen: &Reservation, clashes: &[Clash], held: &Held) -> Result<bool, Error> {
+    async fn try_displace(&self, seen: &Reservation, clashes: &[Clash]) -> Result<bool, Error> {
         let mut tx = self.db.begin().await?;
         let Some(mut row) = store::lock(&mut tx, seen.id).await? else { return Ok(false) };
         if row.version != seen.version {
@@ -137,7 +136,8 @@ impl App {
         row.displaced_at = Some(self.now());
         row.displaced_reasons = clashes.iter().map(|clash| clash.rule.reason().to_owned()).collect();
         step(&mut row, State::Displaced)?;
-        let tell = |row: &Reservation| events::displaced(row, held.told());
+        let held = alternatives::held(&mut tx, row.id).await?;
+        let tell = |row: &Reservation| events::displaced(row, held);
         store::save(&mut tx, &mut row, By::default(), tell).await?;
         tx.commit().await?;
         Ok(true)

@@ -217,7 +217,7 @@ impl App {
                 payment_method: entry.payment_method_id,
             };
             match self.keep(&proposal, judged).await? {
-                Made::Yes(_) | Made::Taken => {}
+                Made::Yes | Made::Taken => {}
                 Made::NoRoom => {
                     known.places.insert((kind, *start), None);
                 }

@@ -17,6 +17,7 @@ use proto::clinic::scheduling::v1::availability_service_server::{
     AvailabilityService, AvailabilityServiceServer,
 };
 use proto::google::r#type::Interval;
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -45,6 +46,8 @@ pub(crate) struct Script {
     pub(crate) down: bool,
     /// It takes questions and never answers.
     pub(crate) silent: bool,
+    /// The question with this number waits until it is told to go on.
+    pub(crate) held_up: Option<(usize, Arc<Notify>)>,
     /// Slots judged so far.
     pub(crate) asked: usize,
 }
@@ -78,6 +81,7 @@ impl Calendar {
             free: vec![],
             down: false,
             silent: false,
+            held_up: None,
             asked: 0,
         })))
     }
@@ -100,6 +104,13 @@ impl Calendar {
         let mut script = self.script();
         script.blocks.clear();
         script.version += 1;
+    }
+
+    /// What the last question waits for.
+    fn here(&self) -> Option<Arc<Notify>> {
+        let mut script = self.script();
+        let asked = script.asked;
+        script.held_up.take_if(|(question, _)| *question == asked).map(|(_, go_on)| go_on)
     }
 
     fn judge(&self, request: &pb::CheckSlotRequest) -> Result<pb::CheckSlotResponse, Status> {
@@ -189,6 +200,10 @@ impl Scheduling for Calendar {
         let answer = self.judge(&request).map_err(|status| Error::Remote(Box::new(status)));
         if self.script().silent {
             std::future::pending::<()>().await;
+        }
+        let held_up = self.here();
+        if let Some(go_on) = held_up {
+            go_on.notified().await;
         }
         answer
     }

@@ -1,5 +1,7 @@
 //! Places held instead of a displaced visit: one answer moves it there, and whatever becomes of the visit gives the others back.
 
+use std::sync::Arc;
+
 use appointments::app::List;
 use appointments::domain::{Copay, Span, State};
 use appointments::store::{Counts, Filter, counts};
@@ -8,6 +10,7 @@ use proto::clinic::appointments::v1::{AppointmentState, VisitOutcome};
 use proto::clinic::scheduling::v1::BlockCode;
 use testkit::until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
 use tonic::Code;
 
 use super::*;
@@ -238,6 +241,32 @@ async fn a_place_is_given_back_an_hour_before_it_begins_and_none_is_held_later()
     look(&world).await;
     assert_eq!(outcomes(&world, &told_of).await, [OfferState::Expired, OfferState::Open]);
     assert_eq!(world.row(visit.id).await.work_list_at, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_worker_takes_no_place_back_that_another_has_told_of() {
+    let (world, calendar) = world().await;
+    let start = ten_o_clock(&world, 0);
+    let visit = world.booked(start).await;
+    calendar.script().providers = vec![world.provider];
+    calendar.script().free = [60, 75, 90, 105].map(|m| start + minutes(m)).to_vec();
+    close(&world, &calendar, start).await;
+    // It judges the visit, holds two places, and is held up over the third.
+    let go_on = Arc::new(Notify::new());
+    let third = calendar.script().asked + 4;
+    calendar.script().held_up = Some((third, go_on.clone()));
+    let app = world.app.clone();
+    let slow = tokio::spawn(async move { app.look_after().await });
+    until("the third place", async || calendar.script().held_up.is_none().then_some(())).await;
+    assert_eq!(open_offers(&world).await.len(), 2);
+    world.servers.advance(TimeDelta::seconds(16)).await;
+    look(&world).await;
+    let told_of: pb::AppointmentDisplaced = world.last_event().await;
+    assert_eq!((told_of.appointment_id.clone(), ids(&told_of).len()), (visit.id.to_string(), 3));
+    go_on.notify_one();
+    slow.await.unwrap().unwrap();
+    assert_eq!(outcomes(&world, &told_of).await, [OfferState::Open; 3]);
+    assert_eq!(open_offers(&world).await.len(), 3);
 }
 
 #[tokio::test]
