@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// Who book at once, each on its turn.
     #[arg(long, default_value_t = 16)]
     callers: usize,
+    /// Who book with a co-pay at once. Each waits for the payment provider, so it takes more of them to keep the machine at work.
+    #[arg(long, default_value_t = 32)]
+    payers: usize,
     /// How long bookings are counted, in each of the runs.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
@@ -98,8 +101,8 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
     let empty = counted(&mut db, lanes.clone(), length).await?;
     eprintln!("pgbench inserts the same");
     let peer = peer::measure(&servers, &mut db, length).await?;
-    eprintln!("{} callers book with a co-pay", options.callers);
-    let with_cards = cards(&servers, &processes, agenda.lanes(options.callers, paid)).await?;
+    eprintln!("{} callers book with a co-pay", options.payers);
+    let with_cards = cards(&servers, &processes, agenda.lanes(options.payers, paid)).await?;
     let copay = counted(&mut db, bookers(with_cards)?, length).await?;
     eprintln!("{} clients race for each of {} slots", race::CLIENTS, options.slots);
     let race = race::measure(&mut db, &agenda, &desk()?, options.slots).await?;
@@ -124,7 +127,7 @@ pub(crate) async fn measure(options: &Options) -> anyhow::Result<Value> {
         }
     };
     Ok(json!({
-        "load_average": processes::load_average()?, "callers": options.callers, "seconds": options.seconds,
+        "load_average": processes::load_average()?, "callers": options.callers, "payers": options.payers, "seconds": options.seconds,
         "booking": empty, "peer": peer, "copay": copay, "race": race, "effect": effect, "past": past,
     }))
 }

@@ -180,8 +180,11 @@ pub async fn look(
                   exists (
                       select from appointments.reservation r
                       where r.state in ('held', 'offered') and r.hold_expires_at <= (select clock.now())
-                        and ((r.provider_id = $1 and r.occupied && $5) or (r.room_id = any($2) and r.visit && $5)
-                             or r.patient_id = $3)) as "stale!",
+                        and ((r.provider_id = $1 and r.occupied && $5) or r.patient_id = $3)) as "stale!",
+                  exists (
+                      select from appointments.reservation r
+                      where r.state in ('held', 'offered') and r.hold_expires_at <= (select clock.now())
+                        and r.room_id = any($2) and r.visit && $5) as "stale_room!",
                   (select room from unnest($2::uuid[]) with ordinality as wanted(room, place)
                    where not exists (
                        select from appointments.reservation r
@@ -205,7 +208,7 @@ pub async fn look(
         calendar_seen,
         patient_known: row.patient_known,
         merged_into: row.merged_into,
-        stale: row.stale,
+        stale: row.stale || (row.stale_room && row.room.is_none()),
         room: row.room,
         now: row.now,
     })

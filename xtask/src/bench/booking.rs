@@ -35,10 +35,11 @@ fn report(figures: &Figures) -> anyhow::Result<String> {
     let mut text = format!(
         "200 providers of 20 clinics, visits of 15 minutes. PostgreSQL and NATS durable, appointments, scheduling, billing, the \
          sandbox and the callers are processes of their own on this one machine, and share its cores; release build, logging as by \
-         default, real tokens, a request id in each call, {} callers on as many connections, each runs {} s. Whatever else the \
-         machine did is in the figures: its load average was {:.1} at the end, of which the bench's own programs are a part.\n\n\
+         default, real tokens, a request id in each call, {} callers on as many connections, {} where they wait for a co-pay, \
+         each runs {} s. Whatever else the machine did is in the figures: its load average was {:.1} at the end, of which the bench's own programs are a part.\n\n\
          | work | a second | p50 | p99 | longest | limit |\n|---|---|---|---|---|---|\n",
         number("/callers")?,
+        number("/payers")?,
         number("/seconds")?,
         number("/load_average")?,
     );

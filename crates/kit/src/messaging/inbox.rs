@@ -29,7 +29,7 @@ use crate::db::Db;
 /// Events that share a transaction at most.
 const BATCH: usize = 200;
 /// How long an event waits for others to share its transaction: a commit costs much more than an event.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(40);
 /// JetStream delivers again what was not acknowledged for this long.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// A stream followed for this long counts as found: its loss is worth a line again.

@@ -28,7 +28,7 @@ const RESET: i64 = 10_000;
 /// How soon a commit of another replica is noticed; this process's own commits wake the relay at once.
 const POLL: Duration = Duration::from_millis(50);
 /// How long an event waits for others to be published with.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(40);
 /// How long published rows are kept so that a lost stream can be filled again.
 const KEEP: &str = "14 days";
 /// How often rows past their keeping are removed.

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use super::book::Judged;
 use super::{App, look};
 use crate::domain::waitlist::{LEAST_NOTICE, Offer, OfferState};
-use crate::domain::{Conflict, Copay, NewReservation, Reservation, State};
+use crate::domain::{Conflict, Copay, NewReservation, State};
 use crate::error::Error;
 use crate::store::By;
 use crate::{events, store};

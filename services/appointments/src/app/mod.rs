@@ -198,7 +198,11 @@ async fn look(
     if !look.stale {
         return Ok(look);
     }
-    for mut stale in store::lock_stale_in_the_way(tx, provider, rooms, new.patient_id, new.occupied).await? {
+    // While a room is free, those in the other rooms are in nobody's way.
+    let in_rooms = if look.room.is_none() { rooms } else { &[] };
+    for mut stale in
+        store::lock_stale_in_the_way(tx, provider, in_rooms, new.patient_id, new.occupied).await?
+    {
         expire(tx, &mut stale).await?;
     }
     Ok(store::look(tx, new, provider, rooms).await?)

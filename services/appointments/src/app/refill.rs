@@ -13,6 +13,7 @@ use kit::fields::timestamp;
 use kit::ids::{AppointmentId, ClinicId, PatientId, ServiceTypeId, WaitlistEntryId};
 use kit::status::Error as KitError;
 use proto::clinic::scheduling::v1::{BlockCode, CheckSlotRequest};
+use sqlx::PgConnection;
 
 use super::App;
 use super::book::{CALENDAR_PAUSE, Judged, Slot, judged};

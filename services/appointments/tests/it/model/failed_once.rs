@@ -19,7 +19,7 @@ fn block(days: i64, told: bool) -> Command {
 }
 
 /// Each with what went wrong.
-pub(crate) fn cases() -> [(&'static str, Vec<Command>); 4] {
+pub(crate) fn cases() -> [(&'static str, Vec<Command>); 5] {
     [
         (
             "a visit without a co-pay, refused by the calendar, was said to need the patient's one hold as well",
@@ -56,6 +56,18 @@ pub(crate) fn cases() -> [(&'static str, Vec<Command>); 4] {
                 Command::Hold(want(1, 0, slot(0))),
                 Command::Pass(300),
                 Command::CheckIn { which: 0, stale: false },
+            ],
+        ),
+        (
+            "it hung on what was known of the patient whether a hold whose time was up ended, though another room was free",
+            vec![
+                Command::Hold(want(0, 0, slot(8))),
+                Command::Release { which: 0, stale: false },
+                Command::Hold(Want { provider: Some(1), ..want(2, 0, slot(1)) }),
+                Command::Hold(want(1, 0, slot(1))),
+                Command::Pass(300),
+                Command::Release { which: 1, stale: false },
+                Command::Book(Want { provider: Some(1), ..want(0, 0, slot(1)) }, Answer::Authorized),
             ],
         ),
     ]

@@ -277,7 +277,7 @@ impl Model {
         for mut new in fit {
             clashes = self.clashes(&new, rooms, None);
             if clashes.is_empty() {
-                self.clear_the_way(&new, rooms);
+                self.clear_the_way(&new, self.rooms_to_clear(&new, rooms, None));
                 new.room = self.free_room(&new, rooms, None).expect("there is no clash");
                 self.appts.push(new);
                 let i = self.appts.len() - 1;
@@ -471,7 +471,7 @@ impl Model {
         if !clashes.is_empty() {
             return Err(Expect::Refused(clashes, BTreeSet::new()));
         }
-        self.clear_the_way(&after, &rooms);
+        self.clear_the_way(&after, self.rooms_to_clear(&after, &rooms, Some(i)));
         after.room = self.free_room(&after, &rooms, Some(i)).expect("there is no clash");
         self.appts[i] = after;
         Ok(i)

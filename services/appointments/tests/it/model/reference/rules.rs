@@ -34,6 +34,16 @@ impl Model {
         rules.into_iter().filter(|(_, broken)| *broken).map(|(rule, _)| rule).collect()
     }
 
+    /// Rooms in which holds whose time is up are in the way: while one is free, none is.
+    pub(super) fn rooms_to_clear<'a>(
+        &self,
+        new: &Appt,
+        rooms: &'a [usize],
+        own: Option<usize>,
+    ) -> &'a [usize] {
+        if self.free_room(new, rooms, own).is_none() { rooms } else { &[] }
+    }
+
     /// Ends the holds in the way of `new` whose time is up.
     pub(super) fn clear_the_way(&mut self, new: &Appt, rooms: &[usize]) {
         let (now, occupied) = (self.now, new.occupied());
@@ -47,9 +57,11 @@ impl Model {
         }
     }
 
-    /// The first of `rooms` that is free for `new`.
+    /// The first of `rooms` that nobody has for `new`, not even by a hold whose time is up.
     pub(super) fn free_room(&self, new: &Appt, rooms: &[usize], own: Option<usize>) -> Option<usize> {
-        rooms.iter().copied().find(|room| !self.clashes(new, &[*room], own).contains("ROOM_TAKEN"))
+        let others = || self.appts.iter().enumerate().filter(|(i, a)| Some(*i) != own && a.state.occupies());
+        let taken = |room: usize| others().any(|(_, a)| a.room == room && overlap(a.visit(), new.visit()));
+        rooms.iter().copied().find(|room| !taken(*room))
     }
 
     /// What a refusal by the schedule may add as long as nobody has ended the holds whose time is up.
