@@ -140,6 +140,7 @@ impl Clinic {
             // Nothing here has a co-pay.
             billing_url: patients.clone(),
             offer_minutes: appointments::OFFER_MINUTES,
+            alternative_minutes: appointments::ALTERNATIVE_MINUTES,
         };
         tokio::spawn(appointments::run(listener, config, servers.clock.clone(), servers.stop.clone()));
         let asks = |url: &str| servers.client(url, Role::Service, appointments::NAME);
