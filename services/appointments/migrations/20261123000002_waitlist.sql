@@ -100,6 +100,7 @@ create table appointments.freed (
     free tstzrange not null,
     -- From scheduling's event: a replica that has not seen this version cannot say.
     calendar_version bigint not null default 0,
+    noted_at timestamptz not null default clock.now(),
     -- When a worker looks at it.
     due_at timestamptz not null default clock.now(),
     -- Set while a worker looks at it; when it has passed, any worker may.

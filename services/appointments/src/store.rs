@@ -87,14 +87,15 @@ pub use counts::{Counts, counts};
 pub use drive::{Standing, drive, note_copay, take_over};
 pub use freed::{
     Candidate, Freed, Stretch, Wanted, candidates, claim_freed, free_calendar, free_place, freed_done,
-    freed_later, freed_within, longest_wanted, taken_within, wanted_with,
+    freed_later, freed_until_answered, freed_within, is_wanted, keep_freed, longest_wanted, taken_within,
+    wanted_with,
 };
 pub use handover::{claim_handovers, hand_over, handed_over, naming};
 pub use history::{Change, changed_since, history};
 pub use intake::{complete_intake, is_intake_complete};
 pub use list::{Filter, list};
 pub use waitlist::{
-    EntryFilter, EntryKey, OfferFilter, Place, close_offer, close_waiting, entries_naming, entry,
+    EntryFilter, EntryKey, OfferFilter, Place, answerer, close_offer, close_waiting, entries_naming, entry,
     expire_entries, join, list_entries, list_offers, lock_open_entries, make_offer, note_answer, note_length,
     offer, open_offer, pass_entry, places, promote, unanswered, without_visit,
 };

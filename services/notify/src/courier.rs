@@ -195,7 +195,7 @@ impl Courier {
             }
             notice.channel = Channel::Email;
         }
-        let judged = match notice.channel {
+        let mut judged = match notice.channel {
             Channel::Sms => {
                 let (what, zone) = ((notice.kind, notice.facts.asked), contact.zone.unwrap_or(claimed.zone));
                 judge(what, notice.expire_time, now, zone)
@@ -203,6 +203,15 @@ impl Courier {
             Channel::Email | Channel::Unspecified if now < notice.expire_time => Judgement::Send,
             Channel::Email | Channel::Unspecified => Judgement::Drop(DropReason::TooLate),
         };
+        if matches!(judged, Judgement::Drop(DropReason::QuietHours))
+            && notice.or_email
+            && mailable
+            && claimed.message.is_none()
+        {
+            // An e-mail wakes nobody.
+            notice.channel = Channel::Email;
+            judged = Judgement::Send;
+        }
         Ok(match judged {
             Judgement::Wait(until) => Step::Wait(until),
             Judgement::Drop(reason) => Step::Drop(reason),

@@ -148,7 +148,7 @@ impl App {
             any_provider: true,
             ..Default::default()
         };
-        self.nearest(query, visit.start).await.iter().filter_map(place_of).collect()
+        self.nearest(query, visit.start, Some(visit.provider_id)).await.iter().filter_map(place_of).collect()
     }
 
     /// The first of these places that nobody has taken meanwhile, by its place in the list.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures::StreamExt as _;
 use kit::fields::{date, timestamp};
+use kit::ids::ProviderId;
 use proto::clinic::appointments::v1::SlotOption;
 use proto::clinic::scheduling::v1::{AvailabilityQuery, CheckSlotRequest, SearchAvailabilityRequest};
 
@@ -152,17 +153,18 @@ impl App {
             any_provider: slot.provider.is_none(),
             ..Default::default()
         };
-        let nearest = self.nearest(query, slot.start);
+        let nearest = self.nearest(query, slot.start, None);
         let mut found = tokio::time::timeout(NEARBY_WITHIN, nearest).await.unwrap_or_default();
         found.truncate(NEARBY);
         found
     }
 
-    /// The free slots of a search that start nearest to `start`, but not at it.
+    /// The free slots of a search that start nearest to `start`; at it only with others than `provider`, with nobody when that is `None`.
     pub(super) async fn nearest(
         &self,
         query: AvailabilityQuery,
         start: chrono::DateTime<chrono::Utc>,
+        provider: Option<ProviderId>,
     ) -> Vec<SlotOption> {
         let request = SearchAvailabilityRequest { query: Some(query), page_size: PAGE, ..Default::default() };
         let mut slots = match self.scheduling.search(request).await {
@@ -176,7 +178,8 @@ impl App {
             let begins = slot.interval.and_then(|i| i.start_time).map_or(0, |t| t.seconds);
             (begins - start.timestamp()).abs()
         };
-        slots.retain(|slot| distance(slot) > 0);
+        let own = provider.map(|provider| provider.to_string());
+        slots.retain(|slot| distance(slot) > 0 || own.as_ref().is_some_and(|own| *own != slot.provider_id));
         slots.sort_by_key(distance);
         let option = |slot: proto::clinic::scheduling::v1::Slot| SlotOption {
             provider_id: slot.provider_id,

@@ -109,6 +109,8 @@ impl App {
                     return Ok(false);
                 }
             }
+            // Its offer is answered first, for the survivor may have one as well.
+            None if entry.state == EntryState::Offered => return Ok(false),
             None => store::pass_entry(&mut tx, id, survivor).await?,
         }
         tx.commit().await?;

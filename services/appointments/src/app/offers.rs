@@ -14,7 +14,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::book::{CALENDAR_PAUSE, JUDGEMENTS, Judged, Receipt, Taken, as_seen_by, id_of, receipt};
 use super::reschedule::{Move, movable, try_move};
-use super::{App, Booked, Change, step};
+use super::{App, Booked, Change, expire, step};
 use crate::domain::waitlist::{Offer, OfferState};
 use crate::domain::{Clash, Conflict, Copay, NewReservation, Reservation, State};
 use crate::error::Error;
@@ -85,6 +85,7 @@ impl App {
                 continue;
             }
             row.patient_id = merges::survivor(&mut fresh.tx, row.patient_id).await?;
+            clear_way(&mut fresh.tx, &row).await?;
             let clashes = own_clashes(&mut fresh.tx, &row).await?;
             if !clashes.is_empty() {
                 return Err(Error::clashes(as_seen_by(caller, clashes)));
@@ -274,6 +275,16 @@ async fn own_clashes(tx: &mut PgConnection, row: &Reservation) -> Result<Vec<Cla
     Ok(clashes)
 }
 
+/// Ends the patient's holds whose time is up, which must not stand in the way of a visit.
+async fn clear_way(tx: &mut PgConnection, row: &Reservation) -> Result<(), Error> {
+    for mut stale in
+        store::lock_stale_in_the_way(tx, row.provider_id, &[], row.patient_id, row.occupied()).await?
+    {
+        expire(tx, &mut stale).await?;
+    }
+    Ok(())
+}
+
 /// A locked offer becomes the visit it was made for; the database refuses it with the name of a constraint.
 async fn become_booked(tx: &mut PgConnection, row: &mut Reservation, by: By<'_>) -> sqlx::Result<()> {
     (row.state, row.hold_expires_at) = (State::Booked, None);
@@ -294,8 +305,10 @@ pub(super) async fn book(
     booked.copay = copay;
     booked.charge_id = charge.or(row.charge_id);
     booked.patient_id = merges::survivor(tx, row.patient_id).await?;
+    clear_way(tx, &booked).await?;
+    let actor = store::answerer(tx, row.id.uuid().into()).await?;
     let mut attempt = tx.begin().await?;
-    match become_booked(&mut attempt, &mut booked, By::default()).await {
+    match become_booked(&mut attempt, &mut booked, By { actor: actor.as_ref(), ..By::default() }).await {
         Ok(()) => {
             attempt.commit().await?;
             Ok(booked)

@@ -1,7 +1,7 @@
 //! Freed time finds who waits for it.
 //!
 //! Whatever frees time leaves a note of it in its own transaction; a worker of any replica takes the notes up, chooses who gets what,
-//! asks scheduling about the places it chose, and makes the offers. A note goes when nothing can be offered of it any more, so that a
+//! asks scheduling about the places it chose, and makes the offers. A note goes when its time is taken or nobody may want it, so that a
 //! worker that dies on the way has forgotten nothing: another takes the note up once its claim has passed, and finds what is done done.
 
 use std::collections::{HashMap, HashSet};
@@ -14,6 +14,7 @@ use kit::ids::{AppointmentId, ClinicId, PatientId, ServiceTypeId, WaitlistEntryI
 use kit::status::Error as KitError;
 use proto::clinic::scheduling::v1::{BlockCode, CheckSlotRequest};
 use sqlx::PgConnection;
+use tonic::Code;
 
 use super::App;
 use super::book::{CALENDAR_PAUSE, Judged, Slot, judged};
@@ -35,10 +36,17 @@ const CANDIDATES: i64 = 100;
 const DEEPER: i64 = 10;
 /// Visits start, and stretches are filled, on this grid.
 const GRID: TimeDelta = TimeDelta::minutes(5);
-/// Choices that one look at a note tries: each of those that scheduling refuses rules one place out.
+/// Choices that a worker tries before it says anew that it is at the note: each rules a place out or takes one, so they come to an end.
 const ROUNDS: usize = 64;
+/// How often it does: more rounds than a day of short visits of many kinds takes.
+const RENEWALS: usize = 64;
 /// Pause before a note is taken up again that could not be settled.
 pub(super) const AGAIN: TimeDelta = TimeDelta::milliseconds(500);
+/// Time that is free, and that nobody can be offered now, is looked at again after so long: a patient's own hold ends, a room is left, a
+/// day with enough offers is over.
+const LOOK_AGAIN: TimeDelta = TimeDelta::minutes(15);
+/// A replica of scheduling knows of a change after so long at most.
+pub(super) const FOLLOWED_WITHIN: TimeDelta = TimeDelta::seconds(10);
 
 /// What scheduling said of places in a stretch, while one note is looked at.
 #[derive(Default)]
@@ -56,7 +64,11 @@ enum Round {
     /// Something was learnt or done: choose again.
     Again,
     /// Nobody is left to offer anything to; but someone who has another offer to answer would fit, who is free again then.
-    Over(Option<DateTime<Utc>>),
+    Engaged(DateTime<Utc>),
+    /// Nobody is left; some of the time is free.
+    Left,
+    /// Nothing of the time is free.
+    Taken,
 }
 
 impl App {
@@ -98,7 +110,7 @@ impl App {
         Ok(())
     }
 
-    async fn refill(&self, freed: Freed) -> Result<(), Error> {
+    async fn refill(&self, mut freed: Freed) -> Result<(), Error> {
         if freed.free.end <= freed.free.start {
             return self.done(&freed).await;
         }
@@ -109,11 +121,27 @@ impl App {
             return self.later(&freed, due).await;
         }
         let mut known = Known::default();
-        for _ in 0..ROUNDS {
-            match self.round(&freed, clinic, zone, &mut known).await? {
-                Round::Again => {}
-                Round::Over(Some(free_again)) => return self.later(&freed, free_again).await,
-                Round::Over(None) => return self.done(&freed).await,
+        for _ in 0..RENEWALS {
+            for _ in 0..ROUNDS {
+                let mut conn = match self.round(&freed, clinic, zone, &mut known).await? {
+                    Round::Again => continue,
+                    Round::Taken => return self.done(&freed).await,
+                    Round::Engaged(ends) => {
+                        let mut conn = self.db.pool().acquire().await?;
+                        return Ok(store::freed_until_answered(&mut conn, &freed, ends).await?);
+                    }
+                    Round::Left => self.db.pool().acquire().await?,
+                };
+                // Who was passed over is not asked elsewhere any more, or goes on under another id.
+                let due = freed.now + if known.skipped.is_empty() { LOOK_AGAIN } else { AGAIN };
+                let wanted =
+                    store::is_wanted(&mut conn, &freed, clinic, local_day(freed.free.start, zone)).await?;
+                drop(conn);
+                return if wanted { self.later(&freed, due).await } else { self.done(&freed).await };
+            }
+            let mut conn = self.db.pool().acquire().await?;
+            if !store::keep_freed(&mut conn, &mut freed).await? {
+                return Ok(());
             }
         }
         self.later(&freed, freed.now + AGAIN).await
@@ -135,8 +163,9 @@ impl App {
         // What was freed beside it is filled with it.
         let mut beside = store::freed_within(&mut conn, freed.provider, clinic, wide).await?;
         beside.push(freed.free);
-        let mut free_again: Option<DateTime<Utc>> = None;
+        let (mut engaged_until, mut left): (Option<DateTime<Utc>>, bool) = (None, false);
         for gap in gaps(wide, &taken, freed.free) {
+            left |= earliest < gap.end;
             let stretch = Stretch {
                 provider: freed.provider,
                 clinic,
@@ -147,14 +176,18 @@ impl App {
             let starts = |candidate: &Candidate| {
                 starts_of(candidate, gap, &beside, earliest, zone, known).collect::<Vec<u32>>()
             };
-            let free = suitors(&mut conn, stretch, false, starts).await?;
+            let not_skipped = |candidate: &Candidate| match known.skipped.contains(&candidate.entry.id) {
+                true => vec![],
+                false => starts(candidate),
+            };
+            let free = suitors(&mut conn, stretch, false, not_skipped).await?;
             let wishes: Vec<_> =
                 free.iter().map(|(candidate, starts)| wish(candidate, starts.clone())).collect();
             let placements = fill(grid(gap.end - gap.start), &wishes);
             if placements.is_empty() {
                 let engaged = suitors(&mut conn, stretch, true, starts).await?;
                 let waits = engaged.iter().filter_map(|(candidate, _)| candidate.engaged_until);
-                free_again = free_again.into_iter().chain(waits).min();
+                engaged_until = engaged_until.into_iter().chain(waits).min();
                 continue;
             }
             drop(conn);
@@ -165,7 +198,11 @@ impl App {
             self.try_choice(freed, clinic, &places, known).await?;
             return Ok(Round::Again);
         }
-        Ok(Round::Over(free_again))
+        Ok(match engaged_until {
+            Some(ends) => Round::Engaged(ends),
+            None if left => Round::Left,
+            None => Round::Taken,
+        })
     }
 
     /// Offers a choice if scheduling allows all of it; else notes what it does not.
@@ -246,7 +283,7 @@ impl App {
         let answer = match self.scheduling.check_slot(request).await {
             Ok(answer) => answer,
             // It does not know the provider or the kind of visit any more.
-            Err(Error::Remote(_)) => {
+            Err(error) if is_refused(&error) => {
                 known.hopeless.insert(slot.service_type);
                 return Ok(None);
             }
@@ -266,13 +303,19 @@ impl App {
 
     pub(super) async fn done(&self, freed: &Freed) -> Result<(), Error> {
         let mut conn = self.db.pool().acquire().await?;
-        Ok(store::freed_done(&mut conn, freed.id).await?)
+        store::freed_done(&mut conn, freed).await?;
+        Ok(())
     }
 
     pub(super) async fn later(&self, freed: &Freed, due: DateTime<Utc>) -> Result<(), Error> {
         let mut conn = self.db.pool().acquire().await?;
-        Ok(store::freed_later(&mut conn, freed.id, due).await?)
+        Ok(store::freed_later(&mut conn, freed, due).await?)
     }
+}
+
+/// Whether scheduling has answered, and not for want of time.
+pub(super) fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Remote(status) if status.code() != Code::DeadlineExceeded)
 }
 
 /// Who wants some of a stretch, and from where on, in the order in which they are served. Of each kind of visit the first ones are looked
@@ -362,7 +405,7 @@ fn starts_of<'a>(
     let entry = &candidate.entry;
     let [before, visit, after] = [candidate.length.before, candidate.length.visit, candidate.length.after]
         .map(|m| TimeDelta::minutes(m.into()));
-    let hopeless = known.hopeless.contains(&entry.service_type_id) || known.skipped.contains(&entry.id);
+    let hopeless = known.hopeless.contains(&entry.service_type_id);
     (0..grid(gap.end - gap.start)).filter(move |step| {
         let start = gap.start + GRID * *step as i32;
         let (from, until) = (start - before, start + visit + after);

@@ -11,7 +11,7 @@ use proto::clinic::scheduling::v1::{AvailabilityQuery, SearchAvailabilityRequest
 
 use super::App;
 use super::book::Slot;
-use super::refill::{AGAIN, Known};
+use super::refill::{AGAIN, FOLLOWED_WITHIN, Known, is_refused};
 use crate::domain::Span;
 use crate::error::Error;
 use crate::store;
@@ -81,9 +81,11 @@ impl App {
                 store::free_place(&mut tx, freed.provider, clinic, &zone, free).await?;
             }
         }
-        store::freed_done(&mut tx, freed.id).await?;
-        tx.commit().await?;
-        self.freed.notify_one();
+        // Else it took so long that another worker does the same.
+        if store::freed_done(&mut tx, &freed).await? {
+            tx.commit().await?;
+            self.freed.notify_one();
+        }
         Ok(())
     }
 
@@ -97,6 +99,7 @@ impl App {
         let first = wanted.first_date.max((freed.free.start - day).date_naive());
         let last = wanted.last_date.min((freed.free.end + day).date_naive());
         let clinics = if wanted.clinics.len() > SEARCH_CLINICS { &[][..] } else { &wanted.clinics[..] };
+        let old = freed.age > FOLLOWED_WITHIN;
         let mut slots = vec![];
         let mut from = first;
         while from <= last {
@@ -119,12 +122,13 @@ impl App {
                 };
                 let page = match self.scheduling.search(request).await {
                     Ok(page) => page,
-                    // It does not know the provider or the kind of visit any more.
-                    Err(Error::Remote(_)) => return Ok(Some(vec![])),
+                    // It does not know the provider or the kind of visit any more, or not yet.
+                    Err(error) if is_refused(&error) => return Ok(old.then(Vec::new)),
                     Err(error) => return Err(error),
                 };
+                // It names no version of a provider who has no hours there, or none yet.
                 let seen = page.calendar_versions.get(&freed.provider.to_string());
-                if seen.is_some_and(|seen| *seen < freed.calendar_version) {
+                if seen.map_or(!old, |seen| *seen < freed.calendar_version) {
                     return Ok(None);
                 }
                 let within = |(_, visit): &(ClinicId, Span)| {

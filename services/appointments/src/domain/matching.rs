@@ -30,10 +30,16 @@ impl Wish {
         self.before + self.visit + self.after
     }
 
+    /// Where it may start with all of the provider's time within `from` and `end`.
+    fn starts_within(&self, from: u32, end: u32) -> &[u32] {
+        let first = self.starts.partition_point(|start| *start < from + self.before);
+        let until = self.starts.partition_point(|start| start + self.visit + self.after <= end);
+        self.starts.get(first..until).unwrap_or_default()
+    }
+
     /// The first start with all of the provider's time at `from` or later, and before `end`.
     fn first_start(&self, from: u32, end: u32) -> Option<u32> {
-        let place = self.starts.partition_point(|start| *start < from + self.before);
-        self.starts.get(place).copied().filter(|start| start + self.visit + self.after <= end)
+        self.starts_within(from, end).first().copied()
     }
 }
 
@@ -54,7 +60,7 @@ pub fn fill(length: u32, wishes: &[Wish]) -> Vec<Placement> {
     let mut from = 0;
     while from < length {
         let end = if length - from <= part { length } else { from + part };
-        let mut search = Search::new(wishes, &placed, end);
+        let mut search = Search::new(wishes, &placed, from, end);
         search.look(from);
         if end == length {
             placed.extend(search.best);
@@ -89,12 +95,16 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(wishes: &'a [Wish], placed: &[Placement], end: u32) -> Self {
+    fn new(wishes: &'a [Wish], placed: &[Placement], from: u32, end: u32) -> Self {
         let mut kinds: Vec<Vec<usize>> = vec![];
         for (rank, wish) in wishes.iter().enumerate() {
+            let starts = wish.starts_within(from, end);
+            if starts.is_empty() {
+                continue;
+            }
             let alike = |other: &Wish| {
-                (other.before, other.visit, other.after, &other.starts)
-                    == (wish.before, wish.visit, wish.after, &wish.starts)
+                (other.before, other.visit, other.after, other.starts_within(from, end))
+                    == (wish.before, wish.visit, wish.after, starts)
             };
             match kinds.iter_mut().find(|kind| alike(&wishes[kind[0]])) {
                 Some(kind) => kind.push(rank),

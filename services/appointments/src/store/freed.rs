@@ -1,6 +1,6 @@
 //! Time that became free and is still to be matched with those who wait.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use kit::ids::{AppointmentId, ClinicId, PatientId, ProviderId, ServiceTypeId, WaitlistEntryId};
 use sqlx::PgConnection;
 use sqlx::postgres::types::PgRange;
@@ -23,6 +23,10 @@ pub struct Freed {
     pub free: Span,
     /// The calendar version that made it so.
     pub calendar_version: i64,
+    /// Until when it is this worker's; any other may take it up then.
+    pub claimed_until: DateTime<Utc>,
+    /// How long it has been on the list.
+    pub age: TimeDelta,
     /// When it was read, by the clock that all replicas share.
     pub now: DateTime<Utc>,
 }
@@ -42,7 +46,7 @@ pub async fn claim_freed(conn: &mut PgConnection, placed: bool, limit: i64) -> s
            returning id, provider_id as "provider: ProviderId", clinic_id as "clinic: ClinicId", time_zone,
                      greatest(lower(free), clock.now()) as "start!",
                      least(upper(free), clock.now() + make_interval(days => $3)) as "end!", calendar_version,
-                     clock.now() as "now!""#,
+                     claimed_until as "claimed_until!", noted_at, clock.now() as "now!""#,
         DRIVE_LEASE.as_secs_f64(),
         limit,
         FURTHEST_DAYS,
@@ -56,22 +60,87 @@ pub async fn claim_freed(conn: &mut PgConnection, placed: bool, limit: i64) -> s
         place: row.clinic.zip(row.time_zone),
         free: Span { start: row.start, end: row.end },
         calendar_version: row.calendar_version,
+        claimed_until: row.claimed_until,
+        age: row.now - row.noted_at,
         now: row.now,
     });
     Ok(freed.collect())
 }
 
-/// Nothing is left to do about it.
-pub async fn freed_done(conn: &mut PgConnection, id: i64) -> sqlx::Result<()> {
-    sqlx::query!("delete from appointments.freed where id = $1", id).execute(conn).await.map(drop)
+/// Keeps it for longer; false when another worker has taken it up.
+pub async fn keep_freed(conn: &mut PgConnection, freed: &mut Freed) -> sqlx::Result<bool> {
+    let renewed = sqlx::query_scalar!(
+        r#"update appointments.freed set claimed_until = clock.now() + make_interval(secs => $3)
+           where id = $1 and claimed_until = $2 returning claimed_until as "until!""#,
+        freed.id,
+        freed.claimed_until,
+        DRIVE_LEASE.as_secs_f64()
+    );
+    let until = renewed.fetch_optional(conn).await?;
+    freed.claimed_until = until.unwrap_or(freed.claimed_until);
+    Ok(until.is_some())
+}
+
+/// Nothing is left to do about it; false when another worker has taken it up.
+pub async fn freed_done(conn: &mut PgConnection, freed: &Freed) -> sqlx::Result<bool> {
+    let gone = sqlx::query!(
+        "delete from appointments.freed where id = $1 and claimed_until = $2",
+        freed.id,
+        freed.claimed_until
+    );
+    Ok(gone.execute(conn).await?.rows_affected() == 1)
 }
 
 /// It is looked at again at `due`.
-pub async fn freed_later(conn: &mut PgConnection, id: i64, due: DateTime<Utc>) -> sqlx::Result<()> {
-    sqlx::query!("update appointments.freed set due_at = $2, claimed_until = null where id = $1", id, due)
-        .execute(conn)
-        .await
-        .map(drop)
+pub async fn freed_later(conn: &mut PgConnection, freed: &Freed, due: DateTime<Utc>) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update appointments.freed set due_at = $3, claimed_until = null where id = $1 and claimed_until = $2",
+        freed.id,
+        freed.claimed_until,
+        due
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// It is looked at again when an offer that ends at `ends` is answered, or has ended. The offer is locked: an answer under way is
+/// waited for, and a later one finds the note.
+pub async fn freed_until_answered(
+    conn: &mut PgConnection,
+    freed: &Freed,
+    ends: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "with open as (select from appointments.offer where state = 'open' and expires_at = $3 for share)
+         update appointments.freed set claimed_until = null,
+                due_at = case when exists (select from open) then $3 else clock.now() end
+         where id = $1 and claimed_until = $2",
+        freed.id,
+        freed.claimed_until,
+        ends
+    )
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// Whether anybody who waits may want time of a place, as coarsely as those ask who free it.
+pub async fn is_wanted(
+    conn: &mut PgConnection,
+    freed: &Freed,
+    clinic: ClinicId,
+    day: NaiveDate,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select appointments.wanted($1, $2, $3, $4) as "wanted!""#,
+        freed.provider.uuid(),
+        clinic.uuid(),
+        day,
+        freed.free.end
+    )
+    .fetch_one(conn)
+    .await
 }
 
 /// Puts time of a known place on the list.

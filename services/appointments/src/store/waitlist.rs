@@ -5,10 +5,13 @@ use kit::auth::Caller;
 use kit::ids::{
     AppointmentId, ClinicId, OfferId, PatientId, PaymentMethodId, ServiceTypeId, WaitlistEntryId,
 };
+use proto::clinic::auth::v1::Role;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::domain::waitlist::{Entry, EntryState, Length, Offer, OfferState, PACE_DAYS};
+use crate::domain::waitlist::{
+    Entry, EntryState, Length, MOST_OFFERS, OFFERS_WITHIN, Offer, OfferState, PACE_DAYS,
+};
 
 /// `query_as!` for whole entries: the columns are spelled once.
 macro_rules! entries {
@@ -279,14 +282,18 @@ pub async fn list_offers(
 }
 
 /// Puts down for whom a reservation that was just made holds its time, as made of an entry that waits; false when the entry does not
-/// wait any more, or its patient has another open offer.
+/// wait any more, or its patient has another open offer or had enough of them.
 pub async fn make_offer(conn: &mut PgConnection, offer: &Offer) -> sqlx::Result<bool> {
     let made = sqlx::query_scalar!(
         r#"with made as (
                insert into appointments.offer
                    (id, entry_id, patient_id, service_type_id, clinic_id, provider_id, starts_at, replaces_id, preference,
                     auto_book, made_at, expires_at)
-               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+               select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+               where $2::uuid is null
+                  or (select count(*) from appointments.offer
+                      where patient_id = $3 and entry_id is not null
+                        and made_at > clock.now() - make_interval(secs => $13)) < $14
                on conflict do nothing returning entry_id),
            told as (
                update appointments.waitlist_entry set state = 'offered', updated_at = $11
@@ -304,6 +311,8 @@ pub async fn make_offer(conn: &mut PgConnection, offer: &Offer) -> sqlx::Result<
         offer.auto_book,
         offer.made_at,
         offer.expires_at,
+        OFFERS_WITHIN.as_seconds_f64(),
+        MOST_OFFERS,
     );
     Ok(made.fetch_one(conn).await? == 1)
 }
@@ -330,6 +339,10 @@ pub async fn close_offer(
     actor: Option<&Caller>,
     led_to: Option<AppointmentId>,
 ) -> sqlx::Result<Offer> {
+    // First, so that the next statement sees what a worker has put off meanwhile until this offer is answered.
+    sqlx::query!("select from appointments.offer where id = $1 for update", id.uuid())
+        .execute(&mut *conn)
+        .await?;
     sqlx::query!(
         "with closed as (
              update appointments.offer
@@ -355,6 +368,17 @@ pub async fn close_offer(
     .execute(&mut *conn)
     .await?;
     offers!("where o.id = $1", id.uuid()).fetch_one(conn).await
+}
+
+/// Who said that an open offer is accepted, while its co-pay is settled; `None` = the suite itself.
+pub async fn answerer(conn: &mut PgConnection, id: OfferId) -> sqlx::Result<Option<Caller>> {
+    let row =
+        sqlx::query!("select answered_by, answered_role from appointments.offer where id = $1", id.uuid())
+            .fetch_one(conn)
+            .await?;
+    let role = |number: i32| Role::try_from(number).ok();
+    let roles = row.answered_role.and_then(role).into_iter().collect();
+    Ok(row.answered_by.map(|subject| Caller { subject, roles }))
 }
 
 /// Open offers that the suite itself answers and that nobody does.

@@ -44,6 +44,10 @@ pub(crate) struct Script {
     /// Starts that a search finds.
     pub(crate) free: Vec<DateTime<Utc>>,
     pub(crate) down: bool,
+    /// Who is away all the time.
+    pub(crate) away: Option<ProviderId>,
+    /// Its answers come after the time for them.
+    pub(crate) late: bool,
     /// It takes questions and never answers.
     pub(crate) silent: bool,
     /// The question with this number waits until it is told to go on.
@@ -80,6 +84,8 @@ impl Calendar {
             zone: Tz::UTC,
             free: vec![],
             down: false,
+            away: None,
+            late: false,
             silent: false,
             held_up: None,
             asked: 0,
@@ -119,14 +125,20 @@ impl Calendar {
         if script.down {
             return Err(Status::unavailable("scheduling is down"));
         }
+        if script.late {
+            return Err(Status::deadline_exceeded("scheduling is slow"));
+        }
         let start = DateTime::from_timestamp(request.start_time.unwrap().seconds, 0).unwrap();
         let kind = request.service_type_id.parse().unwrap();
         let end = start + script.length(kind);
         let broken = script.blocks.iter().filter(|(_, span)| span.start < end && start < span.end);
+        let away =
+            script.away.filter(|away| away.to_string() == request.provider_id).map(|_| BlockCode::TimeOff);
         let not_offered = script.not_offered.contains(&kind).then_some(BlockCode::ServiceNotOffered);
         let blocks: Vec<_> = broken
             .map(|(code, _)| *code)
             .chain(not_offered)
+            .chain(away)
             .map(|code| pb::Block {
                 code: code as i32,
                 message: format!("{} says no.", code.as_str_name()),

@@ -4,6 +4,7 @@ mod alternatives;
 mod answers;
 mod crashes;
 mod devices;
+mod kept;
 mod matching;
 mod queue;
 mod race;

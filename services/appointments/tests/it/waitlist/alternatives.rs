@@ -316,6 +316,25 @@ async fn a_place_whose_own_calendar_changes_is_taken_back() {
 }
 
 #[tokio::test]
+async fn the_same_time_with_another_provider_is_the_nearest() {
+    let (world, calendar) = world().await;
+    calendar.script().rooms.push(kit::ids::RoomId::new());
+    let start = ten_o_clock(&world, 0);
+    let visit = world.booked(start).await;
+    let other = kit::ids::ProviderId::new();
+    calendar.script().providers = vec![other];
+    calendar.script().free = [30, 0].map(|m| start + minutes(m)).to_vec();
+    // What is closed is the visit's own provider's time; the script knows no other.
+    world.calendar_changed(2, Span { start, end: start + minutes(60) }).await;
+    calendar.script().version = 2;
+    calendar.script().away = Some(visit.provider_id);
+    look(&world).await;
+    let told_of: pb::AppointmentDisplaced = world.last_event().await;
+    assert_eq!(starts(&told_of), [start, start + minutes(30)]);
+    assert!(told_of.alternatives.iter().all(|place| place.provider_id == other.to_string()));
+}
+
+#[tokio::test]
 async fn what_the_patients_other_visits_forbid_is_not_held() {
     let (world, calendar) = world().await;
     let start = ten_o_clock(&world, 0);

@@ -93,8 +93,10 @@ async fn declined_or_run_out_it_passes_to_the_next_and_never_twice_to_one() {
     assert_eq!(late, says(Code::FailedPrecondition, "OFFER_EXPIRED"));
     look(&world).await;
     assert!(open_offers(&world).await.is_empty(), "both have had it");
-    assert_eq!(notes(&world).await, 0);
     world.booked(ten_o_clock(&world, 0)).await;
+    world.servers.advance(minutes(15)).await;
+    look(&world).await;
+    assert_eq!(notes(&world).await, 0, "it is taken");
 }
 
 #[tokio::test]
@@ -196,6 +198,12 @@ async fn a_declined_card_leaves_the_offer_open_for_another() {
             .await
             .unwrap();
     assert_eq!(answered.0, Some(offer.patient_id.clone()));
+    let (_, history) = world.app.get(&desk(), booked.id, true).await.unwrap();
+    assert_eq!(
+        history.last().unwrap().actor,
+        Some(offer.patient_id.clone()),
+        "the history names who accepted"
+    );
     assert_eq!(super::entry(&world, &entry).await.state(), WaitlistEntryState::Fulfilled);
     assert_eq!(world.told().await[2..], ["WaitlistOffered", "WaitlistOfferClosed", "AppointmentBooked"]);
 }
