@@ -10,7 +10,7 @@ use proto::clinic::appointments::v1::{
     WaitlistOffered,
 };
 use proto::clinic::notify::v1::{
-    DropReason, Message, MessageKind, MessageState, ReminderState, ReplyMeaning, ReplyReceived,
+    Channel, DropReason, Message, MessageKind, MessageState, ReminderState, ReplyMeaning, ReplyReceived,
 };
 
 use crate::notices::{at_noon, next};
@@ -279,6 +279,19 @@ async fn no_offer_leaves_by_night_though_it_would_stand_until_the_morning() {
     let dropped = |told: &[Message]| told.iter().any(|m| m.state() == MessageState::Dropped);
     let told = suite.when_told(&visit, MessageKind::WaitlistOffer, dropped).await;
     assert_eq!(told[0].drop_reason(), DropReason::QuietHours);
+}
+
+#[tokio::test]
+async fn an_offer_by_night_goes_by_e_mail_to_whom_has_an_address() {
+    let contact = Contact { email: Some("ana@mail.example".into()), ..reachable() };
+    let suite = Suite::with(everyone(contact)).await;
+    crate::notices::to_noon(&suite).await;
+    suite.servers.advance_to(next(&suite, 22)).await;
+    let visit = suite.visit();
+    suite.offers_to(&visit).await;
+    let told = suite.when_told(&visit, MessageKind::WaitlistOffer, sent).await;
+    assert_eq!((told.len(), told[0].channel()), (1, Channel::Email));
+    assert!(suite.taken().await.is_empty(), "no text");
 }
 
 #[tokio::test]
