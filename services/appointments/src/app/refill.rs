@@ -123,21 +123,15 @@ impl App {
         let mut known = Known::default();
         for _ in 0..RENEWALS {
             for _ in 0..ROUNDS {
-                let mut conn = match self.round(&freed, clinic, zone, &mut known).await? {
-                    Round::Again => continue,
+                match self.round(&freed, clinic, zone, &mut known).await? {
+                    Round::Again => {}
                     Round::Taken => return self.done(&freed).await,
                     Round::Engaged(ends) => {
                         let mut conn = self.db.pool().acquire().await?;
                         return Ok(store::freed_until_answered(&mut conn, &freed, ends).await?);
                     }
-                    Round::Left => self.db.pool().acquire().await?,
-                };
-                // Who was passed over is not asked elsewhere any more, or goes on under another id.
-                let due = freed.now + if known.skipped.is_empty() { LOOK_AGAIN } else { AGAIN };
-                let wanted =
-                    store::is_wanted(&mut conn, &freed, clinic, local_day(freed.free.start, zone)).await?;
-                drop(conn);
-                return if wanted { self.later(&freed, due).await } else { self.done(&freed).await };
+                    Round::Left => return self.leave_for_later(&freed, clinic, zone, &known).await,
+                }
             }
             let mut conn = self.db.pool().acquire().await?;
             if !store::keep_freed(&mut conn, &mut freed).await? {
@@ -145,6 +139,24 @@ impl App {
             }
         }
         self.later(&freed, freed.now + AGAIN).await
+    }
+
+    /// Keeps a note of time that nobody can be offered now, unless nobody may want it later either.
+    async fn leave_for_later(
+        &self,
+        freed: &Freed,
+        clinic: ClinicId,
+        zone: Tz,
+        known: &Known,
+    ) -> Result<(), Error> {
+        let mut conn = self.db.pool().acquire().await?;
+        if !store::is_wanted(&mut conn, freed, clinic, local_day(freed.free.start, zone)).await? {
+            store::freed_done(&mut conn, freed).await?;
+            return Ok(());
+        }
+        // Who was passed over is not asked elsewhere any more, or goes on under another id.
+        let due = freed.now + if known.skipped.is_empty() { LOOK_AGAIN } else { AGAIN };
+        Ok(store::freed_later(&mut conn, freed, due).await?)
     }
 
     /// One choice: who gets what of what is free now.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use appointments::app::{App, Booking, Change, Move, Slot, Target};
 use appointments::domain::{Conflict, Reservation, Span, State};
 use appointments::error::Error;
+use appointments::events::Follower;
 use appointments::ports::{Authorization, Billing, Patients, Scheduling};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,10 +16,12 @@ use kit::fields::{date, timestamp};
 use kit::ids::{
     AppointmentId, ChargeId, ClinicId, PatientId, PaymentMethodId, ProviderId, RoomId, ServiceTypeId,
 };
+use kit::messaging::inbox::{Handler as _, Incoming};
 use kit::status::reason;
 use proto::clinic::appointments::v1::booking_service_client::BookingServiceClient;
 use proto::clinic::auth::v1::Role;
 use proto::clinic::billing::v1::{AuthorizeCopayRequest, Charge, ChargeState};
+use proto::clinic::patients::v1::{PatientChange, PatientChanged};
 use proto::clinic::scheduling::v1 as scheduling;
 use proto::clinic::scheduling::v1::{
     CalendarChanged, CheckSlotRequest, CheckSlotResponse, SearchAvailabilityRequest,
@@ -305,6 +308,21 @@ impl World {
             sqlx::query_scalar(last).bind(E::full_name()).fetch_one(self.db.pool()).await.unwrap();
         E::decode(payload.as_slice()).unwrap()
     }
+}
+
+/// What the follower does with patients' event.
+pub(crate) async fn hear_of_merge(world: &World, merged: PatientId, survivor: PatientId) {
+    let event = PatientChanged {
+        patient_id: merged.to_string(),
+        version: 2,
+        change: PatientChange::Merged.into(),
+        merged_into_id: survivor.to_string(),
+        ..Default::default()
+    };
+    let event = Incoming::new(merged.uuid(), 2, world.servers.clock.now(), &event);
+    let mut tx = world.db.begin().await.unwrap();
+    Follower(world.app.clone()).handle(&mut tx, &event).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 /// The front desk.

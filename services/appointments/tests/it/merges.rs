@@ -2,31 +2,15 @@
 
 use appointments::app::{Booking, Expected, List, Target};
 use appointments::domain::{Conflict, Reservation, State};
-use appointments::events::Follower;
 use appointments::store::Filter;
 use kit::ids::{PatientId, ProviderId};
-use kit::messaging::inbox::{Handler as _, Incoming};
 use kit::page::Page;
 use proto::clinic::appointments::v1::{AppointmentDisplaced, AppointmentReassigned, AppointmentRescheduled};
-use proto::clinic::patients::v1::{PatientChange, PatientChanged};
 use tonic::Code;
 
-use crate::harness::{World, broken, change, desk, minutes, portal, says, ten_o_clock, to, told};
-
-/// What the follower does with patients' event.
-async fn hear(world: &World, merged: PatientId, survivor: PatientId) {
-    let event = PatientChanged {
-        patient_id: merged.to_string(),
-        version: 2,
-        change: PatientChange::Merged.into(),
-        merged_into_id: survivor.to_string(),
-        ..Default::default()
-    };
-    let event = Incoming::new(merged.uuid(), 2, world.servers.clock.now(), &event);
-    let mut tx = world.db.begin().await.unwrap();
-    Follower(world.app.clone()).handle(&mut tx, &event).await.unwrap();
-    tx.commit().await.unwrap();
-}
+use crate::harness::{
+    World, broken, change, desk, hear_of_merge, minutes, portal, says, ten_o_clock, to, told,
+};
 
 /// What the workers do when they look next.
 async fn look(world: &World) {
@@ -54,8 +38,8 @@ async fn past_and_coming_visits_pass_to_the_survivor_and_both_ids_find_them() {
     world.app.cancel(&desk(), change(gone.id), false).await.unwrap();
     let coming = booked_for(&world, merged, 20).await;
     let own = booked_for(&world, survivor, 40).await;
-    hear(&world, merged, survivor).await;
-    hear(&world, merged, survivor).await;
+    hear_of_merge(&world, merged, survivor).await;
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     look(&world).await;
 
@@ -83,7 +67,7 @@ async fn a_visit_within_seven_days_of_the_survivors_waits_for_the_desk_and_passe
     let (merged, survivor) = (PatientId::new(), PatientId::new());
     let waiting = booked_for(&world, merged, 3).await;
     let own = booked_for(&world, survivor, 0).await;
-    hear(&world, merged, survivor).await;
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     let row = world.row(waiting.id).await;
     assert_eq!((row.patient_id, row.state), (merged, State::Displaced));
@@ -114,7 +98,7 @@ async fn a_visit_at_the_survivors_hour_stays_waiting_until_the_desk_moves_it() {
         ..world.slot(ten_o_clock(&world, 0))
     };
     let waiting = world.take(elsewhere).await.unwrap();
-    hear(&world, merged, survivor).await;
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     let row = world.row(waiting.id).await;
     assert_eq!((row.state, row.displaced_reasons), (State::Displaced, vec!["PATIENT_BUSY".to_owned()]));
@@ -139,7 +123,7 @@ async fn what_is_booked_under_a_merged_id_is_the_survivors_and_keeps_the_survivo
     // Held before the merge, booked after it.
     let held = appointments::app::Slot { patient: Some(merged), ..world.slot(ten_o_clock(&world, 0)) };
     let held = world.app.hold(&desk(), &held, None).await.unwrap();
-    hear(&world, merged, survivor).await;
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     let id = held.id.parse().unwrap();
     assert_eq!(world.row(id).await.patient_id, merged, "its booking is under way");
@@ -167,7 +151,7 @@ async fn a_chain_ends_at_its_last_survivor_in_either_order() {
         }
         let links = if first_link_first { [(a, b), (b, c)] } else { [(b, c), (a, b)] };
         for (merged, survivor) in links {
-            hear(&world, merged, survivor).await;
+            hear_of_merge(&world, merged, survivor).await;
             look(&world).await;
         }
         for id in [a, b, c] {
@@ -193,7 +177,7 @@ async fn bookings_that_race_merges_all_end_with_the_survivor() {
             tokio::spawn(async move { app.look_after().await.unwrap() })
         })
         .collect();
-    tokio::join!(hear(&world, a, b), hear(&world, b, c));
+    tokio::join!(hear_of_merge(&world, a, b), hear_of_merge(&world, b, c));
     for booking in bookings {
         booking.await.unwrap();
     }
@@ -223,7 +207,7 @@ async fn a_visit_in_the_survivors_way_has_places_held_that_suit_the_survivor_and
     let far = ten_o_clock(&world, 10);
     calendar.script().providers = vec![world.provider];
     calendar.script().free = vec![visit.start + minutes(60), far];
-    hear(&world, merged, survivor).await;
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     assert_eq!(world.row(visit.id).await.displaced_reasons, ["WITHIN_7_DAYS"]);
     let told: AppointmentDisplaced = world.last_event().await;

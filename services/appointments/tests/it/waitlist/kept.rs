@@ -2,15 +2,12 @@
 
 use appointments::app::Slot;
 use appointments::domain::{Span, State};
-use appointments::events::Follower;
 use kit::ids::{PatientId, ProviderId, RoomId};
-use kit::messaging::inbox::{Handler as _, Incoming};
 use proto::clinic::appointments::v1::WaitlistEntryState;
-use proto::clinic::patients::v1::{PatientChange, PatientChanged};
 use proto::clinic::scheduling::v1::BlockCode;
 
 use super::*;
-use crate::harness::minutes;
+use crate::harness::{hear_of_merge, minutes};
 
 #[tokio::test]
 async fn time_that_suits_one_patient_twice_waits_for_the_answer_about_the_other() {
@@ -106,17 +103,7 @@ async fn a_merged_patients_offer_is_answered_before_the_entry_is_the_survivors()
     let (entry, offer) = offered(&world).await;
     let merged: PatientId = entry.patient_id.parse().unwrap();
     let survivor = PatientId::new();
-    let event = PatientChanged {
-        patient_id: merged.to_string(),
-        version: 2,
-        change: PatientChange::Merged.into(),
-        merged_into_id: survivor.to_string(),
-        ..Default::default()
-    };
-    let event = Incoming::new(merged.uuid(), 2, world.servers.clock.now(), &event);
-    let mut tx = world.db.begin().await.unwrap();
-    Follower(world.app.clone()).handle(&mut tx, &event).await.unwrap();
-    tx.commit().await.unwrap();
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     assert_eq!(super::entry(&world, &entry).await.state(), WaitlistEntryState::Offered);
     world.app.decline(&desk(), id_of(&offer), None).await.unwrap();

@@ -1,16 +1,13 @@
 //! Which freed time goes to whom, from every source of it.
 
 use appointments::app::{Join, Move, Slot};
-use appointments::events::Follower;
 use chrono::Datelike as _;
 use kit::ids::{PatientId, ProviderId, ServiceTypeId};
-use kit::messaging::inbox::{Handler as _, Incoming};
-use proto::clinic::patients::v1::{PatientChange, PatientChanged};
 use proto::clinic::scheduling::v1::BlockCode;
 use testkit::until;
 
 use super::*;
-use crate::harness::{World, minutes, to};
+use crate::harness::{World, hear_of_merge, minutes, to};
 
 /// A kind of visit of so many minutes.
 fn kind(calendar: &Calendar, length: i32) -> ServiceTypeId {
@@ -363,17 +360,7 @@ async fn a_merged_patients_entry_is_the_survivors_or_joins_it() {
     let old = joined(&world, theirs(merged, urgent(anything(&world), 4))).await;
     let between = joined(&world, anything(&world)).await;
     let own = joined(&world, theirs(survivor, anything(&world))).await;
-    let event = PatientChanged {
-        patient_id: merged.to_string(),
-        version: 2,
-        change: PatientChange::Merged.into(),
-        merged_into_id: survivor.to_string(),
-        ..Default::default()
-    };
-    let event = Incoming::new(merged.uuid(), 2, world.servers.clock.now(), &event);
-    let mut tx = world.db.begin().await.unwrap();
-    Follower(world.app.clone()).handle(&mut tx, &event).await.unwrap();
-    tx.commit().await.unwrap();
+    hear_of_merge(&world, merged, survivor).await;
     look(&world).await;
     let alone = super::entry(&world, &alone).await;
     assert_eq!(
